@@ -1,0 +1,12 @@
+//! The warehouse over real sockets, one module per promise.
+
+// As in #[test] functions, for the helpers beside them.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod common;
+mod crash;
+mod download;
+mod log;
+mod peers;
+mod rights;
+mod upload;

@@ -1,0 +1,23 @@
+"""A stock tus client (tuspy) against a warehouse: an index, then an image that stops and resumes."""
+
+import sys
+
+from tusclient import client
+
+address, task, index, image = sys.argv[1:]
+with open("token", encoding="ascii") as file:
+    token = file.read()
+warehouse = client.TusClient(f"http://{address}/files", headers={"Authorization": f"Bearer {token}"})
+
+
+def uploader(kind, path, **more):
+    metadata = {"kind": kind, "task": task, "name": "tuspy"}
+    return warehouse.uploader(path, chunk_size=300_000, metadata=metadata, upload_checksum=True, **more)
+
+
+uploader("index", index).upload()
+first = uploader("image", image)
+first.upload(stop_at=700_000)
+second = uploader("image", image, url=first.url)
+print("resumed at", second.offset)
+second.upload()
