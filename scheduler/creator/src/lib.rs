@@ -1,0 +1,35 @@
+//! From a recipe to an image with its index, and the worker that does it for the scheduler.
+//!
+//! [`Recipe`] reads and checks, [`check`] sizes, [`build()`] builds, [`Uploader`] puts image and index into a
+//! warehouse, [`worker`] claims creation tasks and does all four. Used by the `cardshop` command (`build`,
+//! `creator`, `demo`, `up --with-creator`). Everything blocks; a [`StopFlag`] ends it within 5 s.
+
+mod build;
+mod digest;
+mod ext4;
+mod fat;
+mod fetch;
+mod http;
+mod map;
+mod mbr;
+pub mod recipe;
+mod script;
+mod session;
+mod sizing;
+mod tree;
+mod unpack;
+mod upload;
+pub mod worker;
+
+pub use build::{BuildError, Built, LocalFiles, Options, Progress, build};
+pub use cardshop_card::StopFlag;
+pub use digest::Checksum;
+pub use ext4::{Ext4Error, check_tools};
+pub use fetch::FetchError;
+pub use http::Backoff;
+pub use mbr::MbrError;
+pub use recipe::{Recipe, RecipeError};
+pub use sizing::{Row, Sizing, check};
+pub use tree::TreeError;
+pub use unpack::UnpackError;
+pub use upload::{UploadError, Uploader};

@@ -1,0 +1,148 @@
+//! A warehouse in memory: the tus upload and the HEAD of images, with the misfortunes a test asks for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use cardshop_protocol::index::Index;
+
+use super::server::{Reply, Request};
+
+/// What goes wrong at the next request of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Misfortune {
+    /// A PATCH whose first half is kept and which is answered 500.
+    HalfKept,
+    /// A PATCH whose bytes are refused: 422, and the offset goes back to 0.
+    BytesRefused,
+    /// An upload that is not known any more.
+    Forgotten,
+    /// A token that has ended.
+    TokenEnded,
+}
+
+#[derive(Default)]
+struct State {
+    uploads: HashMap<String, Upload>,
+    /// Index and bytes by image id.
+    images: HashMap<String, (Index, Vec<u8>)>,
+    misfortunes: Vec<Misfortune>,
+    metadata: Vec<HashMap<String, String>>,
+    away: bool,
+}
+
+struct Upload {
+    metadata: HashMap<String, String>,
+    length: usize,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Warehouse(Arc<Mutex<State>>);
+
+impl Warehouse {
+    pub(crate) fn will_suffer(&self, misfortunes: &[Misfortune]) {
+        self.0.lock().unwrap().misfortunes = misfortunes.to_vec();
+    }
+    pub(crate) fn set_away(&self, away: bool) {
+        self.0.lock().unwrap().away = away;
+    }
+    pub(crate) fn put(&self, index: &Index, bytes: Vec<u8>) {
+        self.0.lock().unwrap().images.insert(index.id().to_string(), (index.clone(), bytes));
+    }
+    pub(crate) fn image(&self, id: &str) -> Option<Vec<u8>> {
+        self.0.lock().unwrap().images.get(id).map(|i| i.1.clone())
+    }
+    pub(crate) fn metadata(&self) -> Vec<HashMap<String, String>> {
+        self.0.lock().unwrap().metadata.clone()
+    }
+
+    pub(crate) fn answer(&self, request: &Request) -> Reply {
+        let mut state = self.0.lock().unwrap();
+        if state.away {
+            return Reply::status(503);
+        }
+        if let Some(id) = request.path.strip_prefix("/images/") {
+            return Reply::status(if state.images.contains_key(id) { 200 } else { 404 });
+        }
+        assert_eq!(request.header("tus-resumable"), Some("1.0.0"));
+        if request.method == "POST" {
+            return state.create(request);
+        }
+        let misfortune = state.misfortunes.first().copied();
+        let name = request.path.clone();
+        if misfortune == Some(Misfortune::Forgotten) {
+            state.uploads.remove(&name);
+        }
+        if misfortune == Some(Misfortune::TokenEnded) && request.header("authorization") != Some("Bearer old")
+        {
+            state.misfortunes.remove(0);
+        } else if misfortune == Some(Misfortune::TokenEnded) {
+            return Reply::status(401);
+        }
+        if !state.uploads.contains_key(&name) {
+            state.misfortunes.retain(|m| *m != Misfortune::Forgotten);
+            return Reply::status(404);
+        }
+        match request.method.as_str() {
+            "HEAD" => Reply::status(200).with("upload-offset", state.uploads[&name].bytes.len()),
+            _ => state.patch(&name, request),
+        }
+    }
+}
+
+impl State {
+    fn create(&mut self, request: &Request) -> Reply {
+        let pairs = request.header("upload-metadata").unwrap().split(',').map(|pair| {
+            let (key, value) = pair.split_once(' ').unwrap();
+            (key.to_owned(), String::from_utf8(STANDARD.decode(value).unwrap()).unwrap())
+        });
+        let metadata: HashMap<_, _> = pairs.collect();
+        self.metadata.push(metadata.clone());
+        let length = request.header("upload-length").unwrap().parse().unwrap();
+        let name = format!("/files/{}", self.metadata.len());
+        self.uploads.insert(name.clone(), Upload { metadata, length, bytes: Vec::new() });
+        Reply::status(201).with("location", name)
+    }
+
+    fn patch(&mut self, name: &str, request: &Request) -> Reply {
+        let upload = self.uploads.get_mut(name).unwrap();
+        let is_image = upload.metadata["kind"] == "image";
+        let misfortune = self.misfortunes.first().copied().filter(|_| is_image);
+        if request.header("upload-offset").unwrap() != upload.bytes.len().to_string() {
+            return Reply::status(409);
+        }
+        match misfortune {
+            Some(Misfortune::HalfKept) => {
+                upload.bytes.extend(&request.body[..request.body.len() / 2]);
+                self.misfortunes.remove(0);
+                return Reply::status(500);
+            }
+            Some(Misfortune::BytesRefused) => {
+                upload.bytes.clear();
+                self.misfortunes.remove(0);
+                return Reply::status(422);
+            }
+            _ => upload.bytes.extend(&request.body),
+        }
+        let offset = upload.bytes.len();
+        if offset == upload.length && is_image {
+            self.complete(name);
+        }
+        Reply::status(204).with("upload-offset", offset)
+    }
+
+    /// Shows an image whose bytes are what its index says.
+    fn complete(&mut self, name: &str) {
+        let image = &self.uploads[name];
+        let of_index = |u: &&Upload| u.metadata["kind"] == "index" && u.bytes.len() == u.length;
+        let index = self.uploads.values().filter(of_index).map(|u| Index::decode(&u.bytes).unwrap());
+        let index = index.into_iter().find(|i| i.id().to_string() == image.metadata["image"]).unwrap();
+        for chunk in 0..index.chunks().len() {
+            let range = index.chunk_range(chunk);
+            assert!(index.chunk_matches(chunk, &image.bytes[range.start as usize..range.end as usize]));
+        }
+        self.images.insert(index.id().to_string(), (index, image.bytes.clone()));
+    }
+}

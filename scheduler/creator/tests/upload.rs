@@ -1,0 +1,151 @@
+//! Uploads to a warehouse that cuts, forgets, refuses and is away.
+
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+mod common;
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use cardshop_creator::{Backoff, StopFlag, UploadError, Uploader};
+use cardshop_protocol::ids::{OrderId, TaskId};
+use cardshop_protocol::index::{Extent, ExtentKind, ImageMap, Index, IndexBuilder};
+use common::server::{Reply, Server};
+use common::warehouse::{Misfortune, Warehouse};
+use common::{Bench, noise};
+
+/// Three pieces, the last of them short.
+const SIZE: usize = 40_000_000 / 4096 * 4096;
+
+struct Setting {
+    bench: Bench,
+    index: Index,
+    warehouse: Warehouse,
+    server: Server,
+}
+
+fn setting() -> Setting {
+    let bench = Bench::new();
+    let bytes = noise(1, SIZE);
+    bench.write("card.img", &bytes);
+    let extents = vec![Extent { offset: 0, length: SIZE as u64, kind: ExtentKind::Data }];
+    let map = ImageMap { image_size: SIZE as u64, extents, passport: Vec::new() };
+    let mut builder = IndexBuilder::new(map, 256 * 1024).unwrap();
+    builder.data(&bytes).unwrap();
+    let index = builder.finish().unwrap();
+    let warehouse = Warehouse::default();
+    let behind = warehouse.clone();
+    Setting { bench, index, warehouse, server: Server::start(move |request| behind.answer(request)) }
+}
+
+impl Setting {
+    fn upload_with(&self, token: &dyn Fn() -> String) -> Result<Vec<u64>, UploadError> {
+        let (url, path) = (self.server.url("/"), self.bench.path("card.img"));
+        let task = TaskId::creation(OrderId::from_parts(1, 1));
+        let backoff = Backoff { first: Duration::from_millis(1), most: Duration::from_millis(2) };
+        let mut uploader = Uploader::new(&url, task, "Demo\n1", &path, &self.index, backoff)?;
+        let mut offsets = Vec::new();
+        uploader.run(token, &StopFlag::new(), &mut |done, _| offsets.push(done))?;
+        Ok(offsets)
+    }
+    fn upload(&self) -> Result<Vec<u64>, UploadError> {
+        self.upload_with(&|| "token".into())
+    }
+    fn is_stored(&self) -> bool {
+        self.warehouse.image(&self.index.id().to_string()) == Some(noise(1, SIZE))
+    }
+}
+
+#[test]
+fn the_index_goes_first_and_then_the_image_in_pieces() {
+    let setting = setting();
+    let piece = 16 << 20;
+    assert_eq!(setting.upload().unwrap(), [piece, 2 * piece, SIZE as u64]);
+    assert!(setting.is_stored());
+    let metadata = setting.warehouse.metadata();
+    let said: Vec<_> =
+        metadata.iter().map(|m| (m["kind"].as_str(), m["name"].as_str(), m["task"].as_str())).collect();
+    let task = TaskId::creation(OrderId::from_parts(1, 1)).to_string();
+    assert_eq!(said, [("index", "Demo1", task.as_str()), ("image", "Demo1", task.as_str())]);
+    assert_eq!(metadata[1]["image"], setting.index.id().to_string());
+}
+
+#[test]
+fn an_image_that_is_there_already_is_not_sent() {
+    let setting = setting();
+    setting.warehouse.put(&setting.index, noise(1, SIZE));
+    assert_eq!(setting.upload().unwrap(), [SIZE as u64]);
+    assert_eq!(setting.warehouse.metadata().len(), 1);
+}
+
+#[test]
+fn a_piece_that_is_cut_goes_on_from_the_offset_the_warehouse_tells() {
+    let setting = setting();
+    setting.warehouse.will_suffer(&[Misfortune::HalfKept, Misfortune::HalfKept]);
+    let piece = 16 << 20;
+    assert_eq!(setting.upload().unwrap()[..3], [piece / 2, piece, 2 * piece]);
+    assert!(setting.is_stored());
+    assert_eq!(setting.server.requests("HEAD", "/files/2").len(), 2);
+}
+
+#[test]
+fn refused_bytes_are_sent_once_more_and_then_it_fails_clearly() {
+    let setting = setting();
+    setting.warehouse.will_suffer(&[Misfortune::BytesRefused]);
+    setting.upload().unwrap();
+    assert!(setting.is_stored());
+
+    let setting = self::setting();
+    setting.warehouse.will_suffer(&[Misfortune::BytesRefused, Misfortune::BytesRefused]);
+    let error = setting.upload().unwrap_err();
+    assert_eq!(error.to_string(), "the warehouse refuses the image: 422 Unprocessable Entity");
+    assert!(!setting.is_stored());
+}
+
+#[test]
+fn an_upload_the_warehouse_forgot_is_begun_anew() {
+    let setting = setting();
+    setting.warehouse.will_suffer(&[Misfortune::HalfKept, Misfortune::Forgotten]);
+    setting.upload().unwrap();
+    assert!(setting.is_stored());
+    let kinds: Vec<_> = setting.warehouse.metadata().iter().map(|m| m["kind"].clone()).collect();
+    assert_eq!(kinds, ["index", "image", "image"]);
+}
+
+#[test]
+fn the_newest_token_is_used_for_every_request() {
+    let setting = setting();
+    setting.warehouse.will_suffer(&[Misfortune::TokenEnded]);
+    let asked = Mutex::new(0);
+    let token = || {
+        let mut asked = asked.lock().unwrap();
+        *asked += 1;
+        if *asked < 4 { "old".to_owned() } else { "new".to_owned() }
+    };
+    setting.upload_with(&token).unwrap();
+    assert!(setting.is_stored());
+}
+
+#[test]
+fn a_warehouse_that_is_away_is_given_up_for_now() {
+    let setting = setting();
+    setting.warehouse.set_away(true);
+    let error = setting.upload().unwrap_err();
+    assert!(matches!(error, UploadError::Unreachable { tries: 8, .. }), "{error}");
+}
+
+#[test]
+fn the_token_goes_to_the_warehouse_only() {
+    let away = Server::start(|_| Reply::status(204).with("upload-offset", 0));
+    let elsewhere = away.url("/files/1");
+    let setting = setting();
+    let server = Server::start(move |_| Reply::status(201).with("location", &elsewhere));
+    let refused = Setting { server, ..setting };
+    let error = refused.upload().unwrap_err();
+    assert!(error.to_string().contains("no location of its own"), "{error}");
+    assert!(away.requests("PATCH", "/").is_empty());
+    let path = refused.bench.path("card.img");
+    let task = TaskId::creation(OrderId::from_parts(1, 1));
+    let plain = Uploader::new("http://shop.example", task, "", &path, &refused.index, Backoff::default());
+    assert!(matches!(plain.err(), Some(UploadError::Address(_))));
+}

@@ -1,0 +1,268 @@
+//! The worker against a scheduler and a warehouse that the test plays.
+
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+mod common;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cardshop_creator::worker::{self, Config, WorkerError};
+use cardshop_creator::{Backoff, StopFlag};
+use cardshop_protocol::api::{CreationReport, CreationTask, Grant, ReportAnswer, TokenPair};
+use cardshop_protocol::ids::{OrderId, TaskId};
+use cardshop_protocol::time::Timestamp;
+use common::server::{Reply, Request, Server};
+use common::warehouse::Warehouse;
+use common::{Bench, DATA_START, read_data};
+use serde_json::{Value, json};
+
+/// Longest a test waits for the worker to get somewhere.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PASSWORD: &str = "correct horse";
+
+type OnReport = dyn Fn(&CreationReport) -> bool + Send + Sync;
+
+/// A scheduler with at most one task to give, and the warehouse at the same address.
+struct Site {
+    server: Server,
+    warehouse: Warehouse,
+    tasks: Arc<Mutex<Vec<CreationTask>>>,
+    reports: Arc<Mutex<Vec<CreationReport>>>,
+    /// While true, nobody answers below `/api`.
+    away: Arc<Mutex<bool>>,
+    /// Says whether a report is answered with stop.
+    on_report: Arc<Mutex<Box<OnReport>>>,
+}
+
+fn grant() -> Grant {
+    Grant { lease_until: Timestamp::from_ms(0), upload_token: "upload".into() }
+}
+
+impl Site {
+    fn start() -> Self {
+        let warehouse = Warehouse::default();
+        let (tasks, reports) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        let away = Arc::new(Mutex::new(false));
+        let on_report: Arc<Mutex<Box<OnReport>>> = Arc::new(Mutex::new(Box::new(|_| false)));
+        let (store, queue, heard) = (warehouse.clone(), tasks.clone(), reports.clone());
+        let (gone, decide) = (away.clone(), on_report.clone());
+        let server = Server::start(move |request| {
+            let Some(path) = request.path.strip_prefix("/api/v1") else { return store.answer(request) };
+            if *gone.lock().unwrap() {
+                return Reply::status(503);
+            }
+            match path {
+                "/auth/login" if request.json()["password"] == PASSWORD => Reply::json(&pair(1)),
+                "/auth/login" => Reply::status(401),
+                "/auth/refresh" => Reply::json(&pair(2)),
+                _ if request.header("authorization").is_none() => Reply::status(401),
+                "/tasks/claim" => queue.lock().unwrap().pop().map_or(Reply::status(204), |t| Reply::json(&t)),
+                _ => report(request, &heard, &**decide.lock().unwrap()),
+            }
+        });
+        Self { server, warehouse, tasks, reports, away, on_report }
+    }
+
+    fn give(&self, recipe: Value) -> TaskId {
+        let task = TaskId::creation(OrderId::from_parts(1, 1));
+        self.tasks.lock().unwrap().push(CreationTask {
+            task,
+            name: "Demo".into(),
+            channel: "demo".parse().unwrap(),
+            recipe,
+            max_image_bytes: 8_000_000_000,
+            warehouse: self.server.url(""),
+            grant: grant(),
+        });
+        task
+    }
+
+    fn worker(&self, work: &Path, content: &Path) -> Worker {
+        let backoff = Backoff { first: Duration::from_millis(5), most: Duration::from_millis(20) };
+        let content = Some(content.to_owned());
+        let config =
+            Config { content, backoff, ..Config::new(&self.server.url("/"), "maker", PASSWORD, work) };
+        let stop = StopFlag::new();
+        let flag = stop.clone();
+        Worker { stop, thread: Some(thread::spawn(move || worker::run(config, flag))) }
+    }
+
+    fn reports(&self) -> Vec<CreationReport> {
+        self.reports.lock().unwrap().clone()
+    }
+
+    /// Waits for the report that ends a task.
+    fn end(&self) -> CreationReport {
+        let ends = |r: &CreationReport| !matches!(r, CreationReport::Running { .. });
+        wait_for("the end of the task", || self.reports().into_iter().find(ends))
+    }
+}
+
+fn pair(number: u32) -> TokenPair {
+    let [access_token, refresh_token] = ["access", "refresh"].map(|kind| format!("{kind} {number}"));
+    TokenPair { access_token, refresh_token, expires_in: 3600 }
+}
+
+fn report(request: &Request, heard: &Mutex<Vec<CreationReport>>, decide: &OnReport) -> Reply {
+    let report: CreationReport = serde_json::from_slice(&request.body).unwrap();
+    let stop = decide(&report);
+    heard.lock().unwrap().push(report);
+    Reply::json(&ReportAnswer { stop, grant: Some(grant()) })
+}
+
+fn wait_for<T>(what: &str, found: impl Fn() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited too long for {what}");
+        thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+struct Worker {
+    stop: StopFlag,
+    thread: Option<thread::JoinHandle<Result<(), WorkerError>>>,
+}
+
+impl Worker {
+    fn end(mut self) -> Result<(), WorkerError> {
+        self.stop.stop();
+        self.thread.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop.stop();
+    }
+}
+
+fn recipe() -> Value {
+    json!({"files": [{"to": "/data/a.txt", "url": "a.txt"}]})
+}
+
+fn bench() -> Bench {
+    let bench = Bench::new();
+    std::fs::create_dir(bench.path("content")).unwrap();
+    bench.write("content/a.txt", b"hello");
+    bench
+}
+
+fn leftovers(work: &Path) -> usize {
+    std::fs::read_dir(work.join("tasks")).unwrap().count()
+}
+
+#[test]
+fn a_task_becomes_an_image_in_the_warehouse_and_nothing_stays_behind() {
+    let (bench, site) = (bench(), Site::start());
+    site.give(recipe());
+    let work = bench.path("work");
+    let worker = site.worker(&work, &bench.path("content"));
+    let CreationReport::Succeeded { image } = site.end() else { panic!("{:?}", site.reports()) };
+    wait_for("the work folder to be cleared", || (leftovers(&work) == 0).then_some(()));
+    worker.end().unwrap();
+    assert!(matches!(site.reports()[0], CreationReport::Running { .. }), "the claim is renewed at once");
+    bench.write("card.img", &site.warehouse.image(&image.to_string()).unwrap());
+    assert_eq!(read_data(&bench.path("card.img"), DATA_START, "/a.txt"), b"hello");
+    assert_eq!(site.warehouse.metadata()[0]["name"], "Demo");
+}
+
+#[test]
+fn a_wrong_recipe_is_reported_for_good_and_a_forbidden_file_too() {
+    for (recipe, reason) in [
+        (json!({"fils": []}), "unknown field `fils`"),
+        (json!({"files": [{"to": "/data/p", "url": "../../../etc/passwd"}]}), "may not read files"),
+        (json!({"files": [{"to": "/data/p", "url": "/etc/passwd"}]}), "may not read files"),
+    ] {
+        let (bench, site) = (bench(), Site::start());
+        site.give(recipe);
+        let _worker = site.worker(&bench.path("work"), &bench.path("content"));
+        let CreationReport::Failed { reason: said, permanent: true } = site.end() else {
+            panic!("{:?}", site.reports())
+        };
+        assert!(said.contains(reason), "{said}");
+    }
+}
+
+#[test]
+fn a_wrong_password_ends_the_worker_and_a_server_that_is_away_does_not() {
+    let (bench, site) = (bench(), Site::start());
+    let config = Config::new(&site.server.url(""), "maker", "wrong", &bench.path("work"));
+    let error = worker::run(config, StopFlag::new()).unwrap_err();
+    assert!(matches!(error, WorkerError::Login(_)), "{error}");
+    let config = Config::new("http://shop.example", "maker", PASSWORD, &bench.path("work"));
+    assert!(matches!(worker::run(config, StopFlag::new()), Err(WorkerError::Address(_))));
+
+    *site.away.lock().unwrap() = true;
+    site.give(recipe());
+    let worker = site.worker(&bench.path("work"), &bench.path("content"));
+    wait_for("some tries", || (site.server.requests("POST", "/api/v1/auth/login").len() > 3).then_some(()));
+    *site.away.lock().unwrap() = false;
+    assert!(matches!(site.end(), CreationReport::Succeeded { .. }));
+    worker.end().unwrap();
+}
+
+#[test]
+fn a_stop_in_an_answer_ends_a_download_that_hangs() {
+    let (bench, site) = (bench(), Site::start());
+    // Accepts and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/f", silent.local_addr().unwrap());
+    *site.on_report.lock().unwrap() = Box::new(|_| true);
+    site.give(json!({"files": [{"to": "/data/f", "url": url}]}));
+    let work = bench.path("work");
+    let worker = site.worker(&work, &bench.path("content"));
+    wait_for("the first report", || site.reports().first().cloned());
+    let begun = Instant::now();
+    let claims = || site.server.requests("POST", "/api/v1/tasks/claim").len();
+    wait_for("the next claim", || (claims() > 1).then_some(()));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(site.reports().iter().all(|r| matches!(r, CreationReport::Running { .. })));
+    worker.end().unwrap();
+}
+
+#[test]
+fn an_image_waits_for_its_warehouse_and_is_not_built_again_even_after_a_restart() {
+    let (bench, site) = (bench(), Site::start());
+    let (work, content) = (bench.path("work"), bench.path("content"));
+    site.warehouse.set_away(true);
+    site.give(recipe());
+    let worker = site.worker(&work, &content);
+    let tried = || site.server.requests("POST", "/files").len();
+    wait_for("some uploads", || (tried() > 10).then_some(()));
+    worker.end().unwrap();
+    assert_eq!(leftovers(&work), 1, "the image is kept");
+    assert!(
+        site.reports().iter().all(|r| matches!(r, CreationReport::Running { .. })),
+        "the order loses no try"
+    );
+
+    // Without its content it cannot be built again.
+    std::fs::remove_file(bench.path("content/a.txt")).unwrap();
+    site.give(recipe());
+    let worker = site.worker(&work, &content);
+    wait_for("another upload", || (tried() > 20).then_some(()));
+    site.warehouse.set_away(false);
+    assert!(matches!(site.end(), CreationReport::Succeeded { .. }), "{:?}", site.reports());
+    wait_for("the work folder to be cleared", || (leftovers(&work) == 0).then_some(()));
+    worker.end().unwrap();
+}
+
+#[test]
+fn two_workers_do_not_share_a_folder_and_a_killed_ones_leftovers_go() {
+    let (bench, site) = (bench(), Site::start());
+    let work = bench.path("work");
+    std::fs::create_dir_all(work.join("tasks/half")).unwrap();
+    std::fs::write(work.join("tasks/half/card.img.part"), b"half").unwrap();
+    let worker = site.worker(&work, &bench.path("content"));
+    wait_for("a claim", || (!site.server.requests("POST", "/api/v1/tasks/claim").is_empty()).then_some(()));
+    assert_eq!(leftovers(&work), 0);
+    let second = Config::new(&site.server.url(""), "maker", PASSWORD, &work);
+    assert!(matches!(worker::run(second, StopFlag::new()), Err(WorkerError::WorkInUse(_))));
+    worker.end().unwrap();
+}
