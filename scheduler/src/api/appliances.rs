@@ -1,0 +1,103 @@
+//! `/appliances`, `/join-tokens`, `/join` and `/slots`.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use cardshop_protocol::api::{Join, JoinAnswer, Page, SlotView};
+use cardshop_protocol::ids::ApplianceId;
+
+use super::caller::{Body, Caller, Id, IdempotencyKey, Query};
+use super::error::ApiError;
+use crate::core::fields::Fields;
+use crate::core::rights::Action;
+use crate::core::views::{ApplianceView, JoinTokenView, NewJoinToken};
+use crate::effects::catalogue::{channel_list, not_an_object};
+use crate::{Scheduler, SchedulerError};
+
+pub(super) fn routes() -> Router<Scheduler> {
+    Router::new()
+        .route("/appliances", get(appliances))
+        .route("/appliances/{id}", get(appliance))
+        .route("/appliances/{id}/approve", post(approve))
+        .route("/appliances/{id}/reject", post(reject))
+        .route("/join-tokens", get(join_tokens).post(create_join_token))
+        .route("/join", post(join))
+        .route("/join/{appliance}", get(join_state))
+        .route("/slots", get(slots))
+}
+
+async fn appliances(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    query: Query,
+) -> Result<Json<Page<ApplianceView>>, ApiError> {
+    Ok(Json(scheduler.appliances(&caller, &query.page()?)?))
+}
+
+async fn appliance(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ApplianceId>,
+) -> Result<Json<ApplianceView>, ApiError> {
+    Ok(Json(scheduler.appliance(&caller, id)?))
+}
+
+async fn approve(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ApplianceId>,
+    body: Body,
+) -> Result<Json<ApplianceView>, ApiError> {
+    caller.must(Action::Enrol)?;
+    let mut fields = Fields::new(body.json).ok_or_else(not_an_object)?;
+    let channels = channel_list(&mut fields, "channels").map_err(SchedulerError::from)?;
+    Ok(Json(scheduler.approve_appliance(&caller, id, channels).await?))
+}
+
+async fn reject(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ApplianceId>,
+) -> Result<Json<ApplianceView>, ApiError> {
+    Ok(Json(scheduler.reject_appliance(&caller, id).await?))
+}
+
+async fn join_tokens(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    query: Query,
+) -> Result<Json<Page<JoinTokenView>>, ApiError> {
+    Ok(Json(scheduler.join_tokens(&caller, &query.page()?)?))
+}
+
+async fn create_join_token(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    key: IdempotencyKey,
+    body: Body,
+) -> Result<(StatusCode, Json<NewJoinToken>), ApiError> {
+    let once = key.once(&caller, "join-tokens", &body)?;
+    let made = scheduler.create_join_token(&caller, body.json, once).await?;
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+async fn join(State(scheduler): State<Scheduler>, body: Body) -> Result<Json<JoinAnswer>, ApiError> {
+    let join: Join = body.read()?;
+    Ok(Json(scheduler.join(&join).await?))
+}
+
+async fn join_state(
+    State(scheduler): State<Scheduler>,
+    Id(id): Id<ApplianceId>,
+) -> Result<Json<JoinAnswer>, ApiError> {
+    Ok(Json(scheduler.join_state(id)?))
+}
+
+async fn slots(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    query: Query,
+) -> Result<Json<Page<SlotView>>, ApiError> {
+    Ok(Json(scheduler.slots(&caller, &query.page()?)?))
+}

@@ -1,0 +1,57 @@
+//! `/auth/*` and `/keys`: logins of people, creators and appliances; the published keys.
+
+use axum::Json;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use cardshop_protocol::api::{ApplianceLogin, Login, NonceAnswer, NonceRequest, Refresh, TokenPair};
+
+use super::caller::{Address, Body};
+use super::error::ApiError;
+use crate::Scheduler;
+
+pub(super) fn routes() -> Router<Scheduler> {
+    Router::new()
+        .route("/auth/login", post(login))
+        .route("/auth/refresh", post(refresh))
+        .route("/auth/nonce", post(nonce))
+        .route("/auth/appliance", post(appliance))
+        .route("/keys", get(keys))
+}
+
+async fn login(
+    State(scheduler): State<Scheduler>,
+    Address(address): Address,
+    body: Body,
+) -> Result<Json<TokenPair>, ApiError> {
+    let login: Login = body.read()?;
+    Ok(Json(scheduler.login(&login.username, &login.password, &address).await?))
+}
+
+async fn refresh(State(scheduler): State<Scheduler>, body: Body) -> Result<Json<TokenPair>, ApiError> {
+    let refresh: Refresh = body.read()?;
+    Ok(Json(scheduler.refresh(&refresh.refresh_token).await?))
+}
+
+async fn nonce(State(scheduler): State<Scheduler>, body: Body) -> Result<Json<NonceAnswer>, ApiError> {
+    let request: NonceRequest = body.read()?;
+    Ok(Json(scheduler.nonce(request.appliance)))
+}
+
+async fn appliance(State(scheduler): State<Scheduler>, body: Body) -> Result<Json<TokenPair>, ApiError> {
+    let login: ApplianceLogin = body.read()?;
+    Ok(Json(scheduler.appliance_login(&login).await?))
+}
+
+async fn keys(State(scheduler): State<Scheduler>, headers: HeaderMap) -> Response {
+    let (etag, list) = scheduler.tagged_keys();
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|v| v.to_str().ok());
+    let same = known.flat_map(|v| v.split(',')).any(|tag| tag.trim().trim_start_matches("W/") == etag);
+    let tag = [(header::ETAG, etag), (header::CACHE_CONTROL, "no-cache".to_owned())];
+    if same {
+        return (StatusCode::NOT_MODIFIED, tag).into_response();
+    }
+    (tag, Json((*list).clone())).into_response()
+}

@@ -1,0 +1,65 @@
+//! The HTTP API: routes, bodies and answers around the functions of [`Scheduler`]. It decides nothing: who may do
+//! what is asked by those functions. Errors are problem documents.
+
+mod appliances;
+mod auth;
+mod caller;
+mod catalogue;
+mod error;
+mod health;
+mod live;
+mod orders;
+mod tasks;
+mod users;
+
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::{Router, middleware};
+
+use crate::Scheduler;
+
+/// Largest body of a request, bytes: a configuration's recipe and its envelope.
+const MAX_BODY: usize = 512 * 1024;
+
+impl Scheduler {
+    /// `/api/v1/*`, `/health` and `/metrics`. Serve it with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, so that logins are limited per address.
+    pub fn router(&self) -> Router {
+        let api = Router::new()
+            .merge(auth::routes())
+            .merge(catalogue::routes())
+            .merge(users::routes())
+            .merge(orders::routes())
+            .merge(tasks::routes())
+            .merge(appliances::routes())
+            .merge(live::routes())
+            .fallback(error::no_such_path)
+            .method_not_allowed_fallback(error::no_such_method);
+        Router::new()
+            .nest("/api/v1", api)
+            .merge(health::routes())
+            .layer(middleware::from_fn(carry_through))
+            .layer(DefaultBodyLimit::max(MAX_BODY))
+            .layer(middleware::from_fn_with_state(self.clone(), count))
+            .with_state(self.clone())
+    }
+}
+
+async fn count(State(scheduler): State<Scheduler>, request: Request, next: Next) -> Response {
+    scheduler.inner.metrics.requests.add();
+    next.run(request).await
+}
+
+/// A change goes on when its caller hangs up in the middle: what is stored is also announced. Not so a claim,
+/// which waits long and should end with its creator.
+async fn carry_through(request: Request, next: Next) -> Response {
+    if request.method() == Method::GET || request.uri().path().ends_with("/tasks/claim") {
+        return next.run(request).await;
+    }
+    tokio::spawn(next.run(request)).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request broke off");
+        error::broke_off().into_response()
+    })
+}

@@ -1,0 +1,57 @@
+//! `/users`: people and creators.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use cardshop_protocol::api::Page;
+use cardshop_protocol::ids::ObjectId;
+
+use super::caller::{Body, Caller, Id, IdempotencyKey, Query};
+use super::error::ApiError;
+use crate::core::fields::Fields;
+use crate::core::rights::{Action, Principal};
+use crate::core::views::UserView;
+use crate::effects::catalogue::not_an_object;
+use crate::{NewUser, Scheduler};
+
+pub(super) fn routes() -> Router<Scheduler> {
+    Router::new()
+        .route("/me", get(me))
+        .route("/users", get(users).post(create))
+        .route("/users/{id}/disable", post(disable))
+}
+
+async fn me(Caller(caller): Caller) -> Json<Principal> {
+    Json(caller)
+}
+
+async fn users(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    query: Query,
+) -> Result<Json<Page<UserView>>, ApiError> {
+    Ok(Json(scheduler.users(&caller, &query.page()?)?))
+}
+
+async fn create(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    key: IdempotencyKey,
+    body: Body,
+) -> Result<(StatusCode, Json<UserView>), ApiError> {
+    caller.must(Action::Administer)?;
+    let once = key.once(&caller, "users", &body)?;
+    let fields = Fields::new(body.json).ok_or_else(not_an_object)?;
+    let new = NewUser::read(fields).map_err(crate::SchedulerError::from)?;
+    let made = scheduler.create_user(&caller, new, once).await?;
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+async fn disable(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+) -> Result<Json<UserView>, ApiError> {
+    Ok(Json(scheduler.disable_user(&caller, id).await?))
+}

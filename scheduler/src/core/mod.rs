@@ -1,0 +1,13 @@
+//! What decides: pure functions over documents and `now`. No clock, no randomness, no store, no socket; it never
+//! names `effects`. Everything here can be tested with plain values.
+
+pub mod documents;
+pub mod explain;
+pub(crate) mod facts;
+pub(crate) mod fields;
+pub(crate) mod lease;
+pub mod order;
+pub(crate) mod picture;
+pub mod rights;
+pub(crate) mod throttle;
+pub mod views;

@@ -1,0 +1,136 @@
+//! Who may do what: roles by action, and objects by channel. Answers only; `effects` asks before it reads or
+//! changes anything for a caller.
+
+use cardshop_protocol::ids::Channel;
+use cardshop_protocol::token::{Claims, Role};
+use serde::Serialize;
+
+/// Who is calling, proved by an access token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Principal {
+    /// Login name or appliance id.
+    pub sub: String,
+    /// Role.
+    pub role: Role,
+    /// Channels it works for; staff works for all.
+    pub channels: Vec<Channel>,
+    /// Epoch of its token.
+    pub epoch: u64,
+    /// End of its token, seconds since 1970.
+    pub expires: u64,
+    /// Address the request came from, for the audit.
+    pub address: String,
+}
+
+/// What somebody wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// See orders, tasks, slots, cards, stories and the live stream.
+    Watch,
+    /// See appliances and configurations.
+    Look,
+    /// Place, cancel and retry orders; write configurations.
+    Order,
+    /// Say what was sent.
+    Ship,
+    /// Approve and reject appliances, make join tokens.
+    Enrol,
+    /// Claim creation tasks.
+    Create,
+    /// Users, channels, audit.
+    Administer,
+}
+
+impl Principal {
+    /// From a verified token that is not narrowed to one purpose.
+    pub(crate) fn from_claims(claims: Claims, address: String) -> Option<Self> {
+        let whole = claims.scope.is_none() && claims.role != Role::Scheduler;
+        whole.then_some(Self {
+            sub: claims.sub,
+            role: claims.role,
+            channels: claims.channel,
+            epoch: claims.epoch,
+            expires: claims.exp,
+            address,
+        })
+    }
+
+    /// True when its role may do `action` at all.
+    pub fn may(&self, action: Action) -> bool {
+        use Role::{Creator, Integrator, Manager, Operator, Staff};
+        let roles: &[Role] = match action {
+            Action::Watch => &[Staff, Manager, Operator, Integrator],
+            Action::Look | Action::Ship => &[Staff, Manager, Operator],
+            Action::Order | Action::Enrol => &[Staff, Manager],
+            Action::Create => &[Creator],
+            Action::Administer => &[Staff],
+        };
+        roles.contains(&self.role)
+    }
+
+    /// True when objects of `channel` are its to see. A creator that was given no channel serves all.
+    pub fn sees(&self, channel: &Channel) -> bool {
+        let all = self.role == Role::Staff || (self.role == Role::Creator && self.channels.is_empty());
+        all || self.channels.contains(channel)
+    }
+
+    /// True when an object of several channels is its to see.
+    pub fn sees_any(&self, channels: &[Channel]) -> bool {
+        self.role == Role::Staff || channels.iter().any(|c| self.sees(c))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal(role: Role, channels: &[&str]) -> Principal {
+        let channels = channels.iter().map(|c| c.parse().unwrap()).collect();
+        Principal { sub: "ada".into(), role, channels, epoch: 0, expires: 0, address: String::new() }
+    }
+
+    #[test]
+    fn an_operator_works_the_bench_and_ships_and_nothing_else() {
+        let operator = principal(Role::Operator, &["a"]);
+        for (action, may) in [
+            (Action::Watch, true),
+            (Action::Look, true),
+            (Action::Ship, true),
+            (Action::Order, false),
+            (Action::Enrol, false),
+            (Action::Create, false),
+            (Action::Administer, false),
+        ] {
+            assert_eq!(operator.may(action), may, "{action:?}");
+        }
+    }
+
+    #[test]
+    fn channels_bound_everybody_but_staff() {
+        let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
+        assert!(principal(Role::Manager, &["a"]).sees(&a));
+        assert!(!principal(Role::Manager, &["a"]).sees(&b));
+        assert!(!principal(Role::Manager, &[]).sees_any(&[]));
+        assert!(principal(Role::Staff, &[]).sees(&b));
+        assert!(principal(Role::Creator, &[]).sees(&b), "a creator without channels serves all");
+        assert!(!principal(Role::Creator, &["a"]).sees(&b));
+    }
+
+    #[test]
+    fn a_token_for_one_purpose_or_of_the_scheduler_is_nobody() {
+        let claims = |role, scope: Option<&str>| Claims {
+            iss: "cardshop".into(),
+            sub: "x".into(),
+            role,
+            channel: vec![],
+            scope: scope.map(str::to_owned),
+            epoch: 0,
+            jti: String::new(),
+            iat: 0,
+            exp: 0,
+        };
+        assert!(Principal::from_claims(claims(Role::Creator, Some("upload:x")), String::new()).is_none());
+        assert!(Principal::from_claims(claims(Role::Scheduler, None), String::new()).is_none());
+        assert!(Principal::from_claims(claims(Role::Creator, None), String::new()).is_some());
+    }
+}

@@ -1,0 +1,370 @@
+//! What people and programs see of the documents: the bodies of the API and of the live stream.
+
+use cardshop_protocol::api::{CardRecord, CreationPhase, Membership};
+use cardshop_protocol::ids::{ApplianceId, Channel, ImageId, ObjectId, OrderId, SlotId, TaskId};
+use cardshop_protocol::message::{Alert, Hardware, Info, Presence, WritePhase};
+use cardshop_protocol::time::Timestamp;
+use cardshop_protocol::token::Role;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::documents::{Appliance, CardDocument, JoinTokenDocument, User};
+use super::order::{
+    Order, OrderImage, OrderKind, OrderStatus, OrderedMedia, Shipment, StatusChange, TaskStatus,
+};
+
+/// An order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OrderView {
+    /// Its id.
+    pub id: OrderId,
+    /// What people call it.
+    pub name: String,
+    /// Cards or a link.
+    pub kind: OrderKind,
+    /// Where it stands.
+    pub status: OrderStatus,
+    /// Routes it.
+    pub channel: Channel,
+    /// What it is made from.
+    pub configuration: ObjectId,
+    /// Size of card, if one was asked for.
+    pub media: Option<OrderedMedia>,
+    /// Cards asked for.
+    pub quantity: u32,
+    /// Cards verified.
+    pub verified: u32,
+    /// Cards shipped.
+    pub shipped: u32,
+    /// Verified cards beyond the quantity.
+    pub spare: u32,
+    /// Who gets it.
+    pub recipient: Value,
+    /// Where the image is kept.
+    pub warehouse: String,
+    /// Higher goes first.
+    pub priority: i32,
+    /// The image, once it is there.
+    pub image: Option<OrderImage>,
+    /// The creation task.
+    pub creation: CreationView,
+    /// What was sent.
+    pub shipments: Vec<Shipment>,
+    /// End of a virtual order.
+    pub available_until: Option<Timestamp>,
+    /// Its statuses so far.
+    pub history: Vec<StatusChange>,
+    /// When it was placed.
+    pub created: Timestamp,
+    /// By whom.
+    pub created_by: String,
+}
+
+/// The creation task inside an order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CreationView {
+    /// Where it stands.
+    pub status: TaskStatus,
+    /// Who has it.
+    pub owner: Option<String>,
+    /// Step it is in.
+    pub phase: Option<CreationPhase>,
+    /// Bytes done in this step.
+    pub done: u64,
+    /// Bytes of this step.
+    pub total: u64,
+    /// Failures so far.
+    pub failures: u32,
+    /// Why it failed last.
+    pub failure: Option<String>,
+}
+
+impl OrderView {
+    /// `order` at `now`.
+    pub fn new(order: &Order, now: Timestamp) -> Self {
+        Self {
+            id: order.id,
+            name: order.name.clone(),
+            kind: order.kind,
+            status: order.status(now),
+            channel: order.channel.clone(),
+            configuration: order.configuration,
+            media: order.media.clone(),
+            quantity: order.quantity,
+            verified: order.verified(),
+            shipped: order.shipped(),
+            spare: order.spare,
+            recipient: order.recipient.clone(),
+            warehouse: order.warehouse.clone(),
+            priority: order.priority,
+            image: order.image.clone(),
+            creation: CreationView {
+                status: order.creation_status(),
+                owner: order.creation.owner.clone(),
+                phase: order.creation.phase,
+                done: order.creation.done,
+                total: order.creation.total,
+                failures: order.creation.failures,
+                failure: order.creation.failure.clone(),
+            },
+            shipments: order.shipments.clone(),
+            available_until: order.available_until,
+            history: order.history.clone(),
+            created: order.created,
+            created_by: order.created_by.clone(),
+        }
+    }
+}
+
+/// Step of a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Phase {
+    /// Of a creation task.
+    Creation(CreationPhase),
+    /// Of a write task.
+    Write(WritePhase),
+}
+
+/// A task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskView {
+    /// Its id.
+    pub id: TaskId,
+    /// `creation` or `write`.
+    pub kind: String,
+    /// Its order.
+    pub order: OrderId,
+    /// Routes it.
+    pub channel: Channel,
+    /// Which copy, of a write task.
+    pub copy: Option<u32>,
+    /// Where it stands.
+    pub status: TaskStatus,
+    /// Step, while it runs.
+    pub phase: Option<Phase>,
+    /// Creator or appliance that has it.
+    pub worker: Option<String>,
+    /// Where it is or was written.
+    pub slot: Option<SlotId>,
+    /// The verified card.
+    pub card: Option<ObjectId>,
+    /// Tries so far.
+    pub attempts: u32,
+    /// Why it failed last.
+    pub failure: Option<String>,
+}
+
+impl TaskView {
+    /// The creation task of `order`.
+    pub(crate) fn creation(order: &Order) -> Self {
+        let creation = &order.creation;
+        Self {
+            id: TaskId::creation(order.id),
+            kind: "creation".into(),
+            order: order.id,
+            channel: order.channel.clone(),
+            copy: None,
+            status: order.creation_status(),
+            phase: creation.phase.filter(|_| creation.status == TaskStatus::Running).map(Phase::Creation),
+            worker: creation.owner.clone(),
+            slot: None,
+            card: None,
+            attempts: creation.claims,
+            failure: creation.failure.clone(),
+        }
+    }
+
+    /// The task that writes `copy`; `holder` = the appliance whose live lease covers it.
+    pub(crate) fn write(
+        order: &Order,
+        copy: u32,
+        holder: Option<ApplianceId>,
+        phase: Option<WritePhase>,
+    ) -> Self {
+        let write = order.writes.get(&copy).cloned().unwrap_or_default();
+        let status = match (order.write_status(copy), holder) {
+            (TaskStatus::Pending, Some(_)) => TaskStatus::Leased,
+            (status, _) => status,
+        };
+        Self {
+            id: TaskId::write(order.id, copy),
+            kind: "write".into(),
+            order: order.id,
+            channel: order.channel.clone(),
+            copy: Some(copy),
+            status,
+            phase: phase.filter(|_| status == TaskStatus::Running).map(Phase::Write),
+            worker: write.appliance.or(holder).map(|a| a.to_string()),
+            slot: write.slot,
+            card: write.card,
+            attempts: write.attempts,
+            failure: write.failure,
+        }
+    }
+}
+
+/// An appliance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ApplianceView {
+    /// Its id.
+    pub id: ApplianceId,
+    /// What people call it.
+    pub label: String,
+    /// Where it stands.
+    pub state: Membership,
+    /// Channels it works for.
+    pub channels: Vec<Channel>,
+    /// Six characters, the same on its console.
+    pub code: String,
+    /// Its public key, base64url.
+    pub public_key: String,
+    /// What the machine is.
+    pub hardware: Hardware,
+    /// When it asked to join.
+    pub joined: Timestamp,
+    /// Online or not.
+    pub presence: Presence,
+    /// When it was heard last.
+    pub heard: Option<Timestamp>,
+    /// What it says of itself.
+    pub info: Option<Info>,
+    /// Alerts it raises, by code.
+    pub alerts: std::collections::BTreeMap<String, Alert>,
+}
+
+impl ApplianceView {
+    /// `appliance`, with what was heard of it.
+    pub(crate) fn new(
+        appliance: &Appliance,
+        heard: Option<&super::picture::AppliancePicture>,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id: appliance.id,
+            label: appliance.label.clone(),
+            state: appliance.state,
+            channels: appliance.channels.clone(),
+            code: appliance.code.clone(),
+            public_key: appliance.public_key.clone(),
+            hardware: appliance.hardware.clone(),
+            joined: appliance.joined,
+            presence: heard.map_or(Presence::Offline, |p| p.presence(now)),
+            heard: heard.and_then(|p| p.heard),
+            info: heard.and_then(|p| p.info.clone()),
+            alerts: heard.map(|p| p.alerts.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// The record of a written card.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CardView {
+    /// Its own identity, as in the record.
+    pub id: ObjectId,
+    /// True when it is beyond the quantity.
+    pub spare: bool,
+    /// Channel of its order.
+    pub channel: Option<Channel>,
+    /// The record.
+    #[serde(flatten)]
+    pub record: CardRecord,
+}
+
+impl From<CardDocument> for CardView {
+    fn from(card: CardDocument) -> Self {
+        Self { id: card.record.uid, spare: card.spare, channel: card.channel, record: card.record }
+    }
+}
+
+/// A user, without its password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserView {
+    /// Its id.
+    pub id: ObjectId,
+    /// Login name.
+    pub username: String,
+    /// Role.
+    pub role: Role,
+    /// Channels it works for.
+    pub channels: Vec<Channel>,
+    /// May not log in.
+    pub disabled: bool,
+    /// When it was made.
+    pub created: Timestamp,
+}
+
+impl From<&User> for UserView {
+    fn from(user: &User) -> Self {
+        Self {
+            id: user.id,
+            username: user.username.clone(),
+            role: user.role,
+            channels: user.channels.clone(),
+            disabled: user.disabled,
+            created: user.created,
+        }
+    }
+}
+
+/// A join token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinTokenView {
+    /// Its id.
+    pub id: ObjectId,
+    /// The public characters in the token.
+    pub token_id: String,
+    /// Channels its appliance will work for.
+    pub channels: Vec<Channel>,
+    /// By whom it was made.
+    pub created_by: String,
+    /// Not good after this.
+    pub expires: Timestamp,
+    /// Who used it.
+    pub used_by: Option<ApplianceId>,
+}
+
+impl From<&JoinTokenDocument> for JoinTokenView {
+    fn from(token: &JoinTokenDocument) -> Self {
+        Self {
+            id: token.id,
+            token_id: token.token_id.clone(),
+            channels: token.channels.clone(),
+            created_by: token.created_by.clone(),
+            expires: token.expires,
+            used_by: token.used_by,
+        }
+    }
+}
+
+/// A new join token: the only time its secret is shown.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct NewJoinToken {
+    /// Its id.
+    pub id: ObjectId,
+    /// The token's text, for `JOIN.TXT`.
+    pub token: String,
+    /// Not good after this.
+    pub expires: Timestamp,
+    /// The server to join, for `JOIN.TXT`.
+    pub server: String,
+}
+
+/// An image, as its orders know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageView {
+    /// Its id.
+    pub id: ImageId,
+    /// Name of the order that first made it.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// Bytes that travel.
+    pub data_bytes: u64,
+    /// Where it is kept.
+    pub warehouse: String,
+    /// Channel of that order.
+    pub channel: Channel,
+    /// The order that first made it.
+    pub order: OrderId,
+}

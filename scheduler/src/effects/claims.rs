@@ -1,0 +1,144 @@
+//! Creation tasks: creators claim them by long poll and report. Of two claimers exactly one wins, because the
+//! store compares versions. A reported image is checked in the warehouse before the order is ready.
+
+use std::time::Duration;
+
+use cardshop_protocol::api::{CreationReport, CreationTask, Grant, ReportAnswer};
+use cardshop_protocol::ids::{OrderId, TaskId};
+use cardshop_protocol::time::Timestamp;
+
+use super::index::ImageFault;
+use crate::core::documents::{Media, OrderRecipe};
+use crate::core::order::{Answer, Input, Order};
+use crate::core::rights::{Action, Principal};
+use crate::store::Batch;
+use crate::{Scheduler, SchedulerError};
+
+/// Longest wait of one claim, seconds.
+pub(crate) const MAX_WAIT_S: u32 = 30;
+/// A waiting claim looks again at least this often: retries become due without anybody saying so.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+impl Scheduler {
+    /// The oldest creation task of the caller's channels; waits up to `wait_s` (at most 30) seconds for one.
+    ///
+    /// # Errors
+    /// `NotAllowed` for anybody but a creator.
+    pub async fn claim_task(
+        &self,
+        caller: &Principal,
+        wait_s: u32,
+    ) -> Result<Option<CreationTask>, SchedulerError> {
+        caller.must(Action::Create)?;
+        let wait = Duration::from_secs(u64::from(wait_s.min(MAX_WAIT_S)));
+        let deadline = tokio::time::Instant::now() + wait;
+        loop {
+            // Registered before looking, so that work arriving in between is not missed.
+            let work = self.inner.work.notified();
+            tokio::pin!(work);
+            work.as_mut().enable();
+            if let Some(task) = self.try_claim(caller).await? {
+                return Ok(Some(task));
+            }
+            let look_again = (tokio::time::Instant::now() + LOOK_AGAIN).min(deadline);
+            if tokio::time::timeout_at(look_again, work).await.is_err()
+                && tokio::time::Instant::now() >= deadline
+            {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn try_claim(&self, caller: &Principal) -> Result<Option<CreationTask>, SchedulerError> {
+        let now = self.now();
+        let claimed = self.inner.store.claim::<Order, Order>(("shelf", "build"), |stored| {
+            if !caller.sees(&stored.value.channel) {
+                return None;
+            }
+            let mut order = stored.value.clone();
+            let mut notes = Vec::new();
+            order.step(now, Input::Claim { owner: caller.sub.clone() }, &mut notes).ok()?;
+            let mut batch = Batch::new();
+            batch.update(stored, &order);
+            self.add_story(&order, notes, &mut batch);
+            Some((batch, order))
+        });
+        let Some(order) = claimed.await? else { return Ok(None) };
+        self.inner.metrics.tasks_claimed.add();
+        self.announce_order(&order);
+        let recipe = self.inner.store.get::<OrderRecipe>(&order.id.to_string())?;
+        let recipe = recipe.ok_or(SchedulerError::NotFound("recipe"))?.value.recipe;
+        let task = TaskId::creation(order.id);
+        Ok(Some(CreationTask {
+            task,
+            name: order.name.clone(),
+            channel: order.channel.clone(),
+            recipe,
+            max_image_bytes: self.max_image_bytes(&order)?,
+            warehouse: order.warehouse.clone(),
+            grant: self.grant(caller, &order, now),
+        }))
+    }
+
+    /// What the order's media takes; the largest of the catalogue when none was asked for.
+    pub(crate) fn max_image_bytes(&self, order: &Order) -> Result<u64, SchedulerError> {
+        if let Some(media) = &order.media {
+            return Ok(media.usable_bytes);
+        }
+        Ok(self.all::<Media>(None)?.iter().map(|m| m.usable_bytes).max().unwrap_or(u64::MAX))
+    }
+
+    fn grant(&self, caller: &Principal, order: &Order, now: Timestamp) -> Grant {
+        Grant {
+            lease_until: order.creation.lease_until.unwrap_or(now),
+            upload_token: self.upload_token(caller, TaskId::creation(order.id), &order.channel),
+        }
+    }
+
+    /// Takes a creator's report; on `succeeded` the image is looked at first.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`, `Unreachable` when the warehouse cannot be asked: report again.
+    pub async fn report_task(
+        &self,
+        caller: &Principal,
+        task: TaskId,
+        report: CreationReport,
+    ) -> Result<ReportAnswer, SchedulerError> {
+        caller.must(Action::Create)?;
+        if task.copy.is_some() {
+            return Err(SchedulerError::NotFound("creation task"));
+        }
+        self.order_of(caller, task.order)?;
+        let owner = caller.sub.clone();
+        let input = Input::Report { owner: owner.clone(), report };
+        let (order, answer) = self.step_order(task.order, input, |_, _, _| {}).await?;
+        match answer {
+            Answer::Check(image) => self.check_image(caller, task.order, order, image).await,
+            Answer::Renewed => {
+                let grant = Some(self.grant(caller, &order, self.now()));
+                Ok(ReportAnswer { stop: false, grant })
+            }
+            Answer::Stop => Ok(ReportAnswer { stop: true, grant: None }),
+            _ => Ok(ReportAnswer { stop: false, grant: None }),
+        }
+    }
+
+    async fn check_image(
+        &self,
+        caller: &Principal,
+        id: OrderId,
+        order: Order,
+        image: cardshop_protocol::ids::ImageId,
+    ) -> Result<ReportAnswer, SchedulerError> {
+        let owner = caller.sub.clone();
+        let limit = self.max_image_bytes(&order)?;
+        let input = match self.look_at_image(&order.warehouse, image, limit).await {
+            Ok(image) => Input::ImageChecked { owner, image },
+            Err(ImageFault::Unreachable(text)) => return Err(SchedulerError::Unreachable(text)),
+            Err(ImageFault::Wrong { reason, permanent }) => Input::ImageRefused { owner, reason, permanent },
+        };
+        let (_, answer) = self.step_order(id, input, |_, _, _| {}).await?;
+        Ok(ReportAnswer { stop: answer == Answer::Stop, grant: None })
+    }
+}

@@ -1,0 +1,284 @@
+//! The link to the broker: one client, named `scheduler`. It subscribes anew on every connection, sends the
+//! retained picture when it changes and whole after a reconnect, tells the time, and takes a new token before the
+//! old one ends.
+//!
+//! ```text
+//! connect with a fresh token and a will ─► ConnAck: subscribe, say online, send everything retained
+//!      ▲                                      │ error: wait, longer each time
+//!      └──── back off ◄───────────────────────┤ token near its end: DISCONNECT, then connect at once
+//!                                             └ stop: say offline, DISCONNECT
+//! ```
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cardshop_protocol::message::{Presence, StatusMessage, TimeMessage, VERSION};
+use cardshop_protocol::topic::{PREFIX, Topic};
+use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use super::inbox::Incoming;
+use super::tokens::ACCESS_LIFE;
+use crate::{Scheduler, SchedulerError};
+
+/// Client id and user name.
+const NAME: &str = "scheduler";
+/// Largest packet, bytes: 64 KiB of payload and its topic.
+const MAX_PACKET: usize = 80 * 1024;
+/// Requests that may wait inside the client.
+const QUEUE_LENGTH: usize = 256;
+/// A broker that is silent for one and a half of this is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// The token is renewed this long before its end.
+const RENEW_BEFORE: Duration = Duration::from_secs(300);
+/// First and longest pause after a failed connection.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// How often the time is told.
+const TIME_EVERY: Duration = Duration::from_secs(60);
+/// How long a stop waits for the last words.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+/// Connections of one start that get a session of their own.
+const SESSIONS_PER_START: u64 = 1_000_000;
+
+/// What is listened to: few wide filters, because the broker pays for each.
+const FILTERS: [&str; 7] = ["status", "info", "health", "reported", "slot/#", "event", "alert/+"];
+
+/// Host and port of the broker.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct BrokerAddress {
+    host: String,
+    port: u16,
+}
+
+impl BrokerAddress {
+    pub(crate) fn parse(url: &str) -> Result<Self, SchedulerError> {
+        let wrong =
+            || SchedulerError::Config(format!("{url} is not an address such as mqtt://127.0.0.1:1883"));
+        let rest = url.strip_prefix("mqtt://").ok_or_else(wrong)?.trim_end_matches('/');
+        let (host, port) = match rest.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
+            _ => (rest, 1883),
+        };
+        let host = host.trim_matches(['[', ']']);
+        if host.is_empty() || host.contains('/') {
+            return Err(wrong());
+        }
+        Ok(Self { host: host.to_owned(), port })
+    }
+}
+
+/// The workers that take messages: those of one appliance always go to the same.
+pub(crate) struct Inboxes(pub(crate) Vec<mpsc::Sender<Incoming>>);
+
+impl Inboxes {
+    /// Waits when the worker is busy: then the broker waits too. Progress and health are dropped instead; the
+    /// next comes soon.
+    async fn give(&self, scheduler: &Scheduler, publish: Publish) {
+        let worker =
+            publish.topic.split('/').nth(3).map_or(0, |id| blake3::hash(id.as_bytes()).as_bytes()[0]);
+        let inbox = &self.0[usize::from(worker) % self.0.len()];
+        let droppable = publish.topic.ends_with("/progress") || publish.topic.ends_with("/health");
+        let message =
+            Incoming { topic: publish.topic, payload: publish.payload.to_vec(), retained: publish.retain };
+        if droppable {
+            if inbox.try_send(message).is_err() {
+                scheduler.inner.metrics.messages_dropped.add();
+            }
+        } else if inbox.send(message).await.is_err() {
+            tracing::debug!("the inboxes are closed");
+        }
+    }
+}
+
+struct Link {
+    scheduler: Scheduler,
+    client: AsyncClient,
+    events: EventLoop,
+    connections: u64,
+    session: u64,
+    renew_at: Instant,
+    back_off: Duration,
+}
+
+/// Keeps the link until `stop`.
+pub(crate) async fn run(scheduler: Scheduler, inboxes: Inboxes, mut stop: watch::Receiver<bool>) {
+    let address = match BrokerAddress::parse(&scheduler.inner.config.mqtt_url) {
+        Ok(address) => address,
+        Err(error) => {
+            tracing::error!(%error, "there is no link to the broker");
+            return;
+        }
+    };
+    let mut options = MqttOptions::new(NAME, address.host, address.port);
+    options.set_keep_alive(KEEP_ALIVE).set_max_packet_size(MAX_PACKET, MAX_PACKET).set_clean_session(true);
+    let (client, events) = AsyncClient::new(options, QUEUE_LENGTH);
+    let publisher = tokio::spawn(publish_retained(scheduler.clone(), client.clone()));
+    let mut link = Link {
+        scheduler,
+        client,
+        events,
+        connections: 0,
+        session: 0,
+        renew_at: Instant::now() + ACCESS_LIFE,
+        back_off: BACK_OFF.0,
+    };
+    while !*stop.borrow() {
+        link.prepare();
+        tokio::select! {
+            event = link.events.poll() => if let Some(pause) = link.take(event, &inboxes).await {
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = stop.changed() => {}
+                }
+            },
+            () = tokio::time::sleep_until(link.renew_at) => link.renew(),
+            _ = stop.changed() => {}
+        }
+    }
+    publisher.abort();
+    if tokio::time::timeout(STOP_WITHIN, link.say_offline()).await.is_err() {
+        tracing::debug!("the broker did not hear the last words; the will speaks");
+    }
+}
+
+impl Link {
+    /// Before a connection is made: a fresh token, and a will for a session of its own.
+    fn prepare(&mut self) {
+        if self.events.network.is_some() {
+            return;
+        }
+        self.scheduler.inner.metrics.broker_connected.store(false, Ordering::Relaxed);
+        self.connections += 1;
+        self.session = self.scheduler.inner.start * SESSIONS_PER_START + self.connections;
+        let will = StatusMessage { v: VERSION, status: Presence::Offline, session: self.session };
+        let payload = serde_json::to_vec(&will).expect("a message is plain JSON");
+        let will = LastWill::new(Topic::ServerStatus.to_string(), payload, QoS::AtLeastOnce, true);
+        let options = &mut self.events.mqtt_options;
+        options.set_last_will(will).set_credentials(NAME, self.scheduler.own_token());
+        self.renew_at = Instant::now() + ACCESS_LIFE - RENEW_BEFORE;
+    }
+
+    /// Gives the pause before the next try after a failed connection.
+    async fn take(
+        &mut self,
+        event: Result<Event, rumqttc::ConnectionError>,
+        inboxes: &Inboxes,
+    ) -> Option<Duration> {
+        match event {
+            Ok(Event::Incoming(Packet::ConnAck(_))) => self.connected(),
+            Ok(Event::Incoming(Packet::Publish(publish))) => inboxes.give(&self.scheduler, publish).await,
+            Ok(_) => {}
+            Err(error) => {
+                self.scheduler.inner.metrics.broker_connected.store(false, Ordering::Relaxed);
+                tracing::warn!(%error, wait_ms = self.back_off.as_millis(), "no connection to the broker");
+                let pause = self.back_off;
+                self.back_off = (self.back_off * 2).min(BACK_OFF.1);
+                return Some(pause);
+            }
+        }
+        None
+    }
+
+    fn connected(&mut self) {
+        tracing::info!(session = self.session, "connected to the broker");
+        self.back_off = BACK_OFF.0;
+        let filters = FILTERS
+            .map(|f| rumqttc::SubscribeFilter::new(format!("{PREFIX}appliance/+/{f}"), QoS::AtLeastOnce));
+        if let Err(error) = self.client.try_subscribe_many(filters) {
+            // Only when the queue is full: a new connection starts over.
+            tracing::warn!(%error, "could not subscribe");
+            let _ = self.client.try_disconnect();
+            return;
+        }
+        let inner = &self.scheduler.inner;
+        inner.metrics.broker_connections.add();
+        inner.metrics.broker_connected.store(true, Ordering::Relaxed);
+        let birth = StatusMessage { v: VERSION, status: Presence::Online, session: self.session };
+        inner.retained.set(&Topic::ServerStatus, &birth);
+        inner.retained.all_dirty();
+    }
+
+    fn renew(&mut self) {
+        tracing::info!("a new token for the broker");
+        self.renew_at = Instant::now() + RENEW_BEFORE;
+        self.back_off = BACK_OFF.0;
+        if let Err(error) = self.client.try_disconnect() {
+            tracing::warn!(%error, "could not ask for a new connection");
+        }
+    }
+
+    async fn say_offline(&mut self) {
+        if self.events.network.is_none() {
+            return;
+        }
+        let last = StatusMessage { v: VERSION, status: Presence::Offline, session: self.session };
+        let payload = serde_json::to_vec(&last).expect("a message is plain JSON");
+        let topic = Topic::ServerStatus.to_string();
+        if self.client.try_publish(topic, QoS::AtLeastOnce, true, payload).is_err() {
+            return;
+        }
+        // A DISCONNECT right behind it could cut off the answer, and with it the message.
+        let mut sent = false;
+        loop {
+            match self.events.poll().await {
+                Ok(Event::Outgoing(Outgoing::Publish(_))) => sent = true,
+                Ok(Event::Incoming(Packet::PubAck(_))) if sent && self.events.state.inflight() == 0 => break,
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+        let _ = self.client.try_disconnect();
+        loop {
+            match self.events.poll().await {
+                Ok(Event::Outgoing(Outgoing::Disconnect)) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+/// Sends what is dirty while there is a connection, and the time.
+async fn publish_retained(scheduler: Scheduler, client: AsyncClient) {
+    let mut time = tokio::time::interval(TIME_EVERY);
+    loop {
+        tokio::select! {
+            () = scheduler.inner.retained.changed() => {}
+            _ = time.tick() => tell_time(&scheduler, &client),
+        }
+        while scheduler.inner.metrics.broker_connected.load(Ordering::Relaxed) {
+            let Some((topic, payload)) = scheduler.inner.retained.take() else { break };
+            // An error means that the client is gone; a lost connection makes everything dirty again.
+            if client.publish(topic, QoS::AtLeastOnce, true, payload).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn tell_time(scheduler: &Scheduler, client: &AsyncClient) {
+    if !scheduler.inner.metrics.broker_connected.load(Ordering::Relaxed) {
+        return;
+    }
+    let message = TimeMessage { v: VERSION, now: scheduler.now() };
+    let payload = serde_json::to_vec(&message).expect("a message is plain JSON");
+    if let Err(error) = client.try_publish(Topic::ServerTime.to_string(), QoS::AtLeastOnce, false, payload) {
+        tracing::debug!(%error, "the time is not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broker_addresses_are_read_or_refused() {
+        let good = |url: &str| BrokerAddress::parse(url).map(|a| (a.host, a.port)).unwrap();
+        assert_eq!(good("mqtt://127.0.0.1:1884"), ("127.0.0.1".into(), 1884));
+        assert_eq!(good("mqtt://broker.example/"), ("broker.example".into(), 1883));
+        assert_eq!(good("mqtt://[::1]:1900"), ("::1".into(), 1900));
+        for bad in ["", "http://x", "mqtt://", "mqtt://x:notaport", "mqtt://x/y:1"] {
+            assert!(BrokerAddress::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A few counters for `/metrics`. **Source:** Prometheus text exposition format 0.0.4.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Counts up.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is counted.
+#[derive(Default)]
+pub(crate) struct Metrics {
+    pub(crate) requests: Counter,
+    pub(crate) logins_failed: Counter,
+    pub(crate) orders_created: Counter,
+    pub(crate) tasks_claimed: Counter,
+    pub(crate) events_applied: Counter,
+    pub(crate) events_ignored: Counter,
+    pub(crate) cards_verified: Counter,
+    pub(crate) messages_dropped: Counter,
+    pub(crate) broker_connections: Counter,
+    pub(crate) broker_connected: AtomicBool,
+    pub(crate) background_failed: AtomicBool,
+}
+
+impl Metrics {
+    /// The text for Prometheus.
+    pub(crate) fn render(&self, store_healthy: bool, gauges: &[(&str, &str, u64)]) -> String {
+        let mut text = String::new();
+        let counters = [
+            ("http_requests", "HTTP requests answered", &self.requests),
+            ("logins_failed", "Failed logins", &self.logins_failed),
+            ("orders_created", "Orders placed", &self.orders_created),
+            ("creation_tasks_claimed", "Creation tasks given to creators", &self.tasks_claimed),
+            ("appliance_events_applied", "Facts of appliances applied", &self.events_applied),
+            (
+                "appliance_events_ignored",
+                "Facts of appliances that came twice or too early",
+                &self.events_ignored,
+            ),
+            ("cards_verified", "Cards verified", &self.cards_verified),
+            ("mqtt_messages_dropped", "Messages not understood or not taken", &self.messages_dropped),
+            ("mqtt_connections", "Connections made to the broker", &self.broker_connections),
+        ];
+        for (name, help, counter) in counters {
+            let _ = write!(
+                text,
+                "# HELP cardshop_{name}_total {help}.\n# TYPE cardshop_{name}_total counter\n\
+                 cardshop_{name}_total {}\n",
+                counter.get()
+            );
+        }
+        let connected = u64::from(self.broker_connected.load(Ordering::Relaxed));
+        let healthy = u64::from(store_healthy);
+        let own = [
+            ("broker_connected", "1 while connected to the broker", connected),
+            ("store_healthy", "1 while the store takes writes", healthy),
+        ];
+        for (name, help, value) in own.iter().chain(gauges) {
+            let _ = write!(
+                text,
+                "# HELP cardshop_{name} {help}.\n# TYPE cardshop_{name} gauge\ncardshop_{name} {value}\n"
+            );
+        }
+        text
+    }
+}

@@ -1,0 +1,64 @@
+//! What does: clock, randomness, store, network and timers around `core`'s decisions. One file per group of
+//! objects; the functions of [`crate::Scheduler`] that API and pages call are here.
+
+pub(crate) mod accounts;
+pub(crate) mod appliances;
+pub(crate) mod background;
+pub(crate) mod bench;
+pub(crate) mod board;
+pub(crate) mod catalogue;
+pub(crate) mod claims;
+pub(crate) mod clock;
+pub(crate) mod events;
+pub(crate) mod idempotency;
+pub(crate) mod inbox;
+pub(crate) mod index;
+pub(crate) mod join;
+pub(crate) mod keys;
+pub(crate) mod link;
+pub(crate) mod live;
+pub(crate) mod metrics;
+pub(crate) mod orders;
+pub(crate) mod paging;
+pub(crate) mod passwords;
+pub(crate) mod planner;
+pub(crate) mod retained;
+pub(crate) mod start;
+pub(crate) mod tasks;
+pub(crate) mod timers;
+pub(crate) mod tokens;
+pub(crate) mod warehouses;
+
+use std::sync::Mutex;
+
+use tokio::sync::Notify;
+
+use crate::Config;
+use crate::core::picture::Picture;
+use crate::store::Store;
+
+/// All that a scheduler holds.
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) clock: clock::Clock,
+    pub(crate) ids: clock::Ids,
+    pub(crate) passwords: passwords::Passwords,
+    pub(crate) keys: keys::Keys,
+    pub(crate) throttles: Mutex<accounts::Throttles>,
+    pub(crate) nonces: Mutex<join::Nonces>,
+    pub(crate) picture: Mutex<Picture>,
+    pub(crate) live: live::Live,
+    pub(crate) retained: retained::Retained,
+    pub(crate) metrics: metrics::Metrics,
+    /// Leases may have to change.
+    pub(crate) replan: Notify,
+    /// A creation task may be waiting.
+    pub(crate) work: Notify,
+    /// Counts this program's starts; the upper part of the session it tells the broker.
+    pub(crate) start: u64,
+    pub(crate) started: cardshop_protocol::time::Timestamp,
+}
+
+/// How often a change is tried against other writers of the same document before the caller is told to come back.
+pub(crate) const MAX_TRIES: u32 = 16;

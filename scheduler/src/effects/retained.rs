@@ -1,0 +1,114 @@
+//! What the broker should keep for us: topic → payload. The link publishes what is dirty; on every new connection
+//! everything is. Newer payloads replace older ones that were not sent yet, so it never grows past its topics.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use cardshop_protocol::topic::Topic;
+use serde::Serialize;
+use tokio::sync::Notify;
+
+struct Entry {
+    payload: Vec<u8>,
+    /// Not needed here any more once it is sent.
+    last: bool,
+}
+
+/// The retained picture.
+#[derive(Default)]
+pub(crate) struct Retained {
+    picture: Mutex<Picture>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Picture {
+    entries: BTreeMap<String, Entry>,
+    dirty: BTreeSet<String>,
+}
+
+impl Retained {
+    /// Wants `message` retained at `topic`; the same again changes nothing.
+    pub(crate) fn set(&self, topic: &Topic, message: &impl Serialize) {
+        self.put(topic, message, false, false);
+    }
+
+    /// Sends `message` even when the broker should have it: it may have been missed.
+    pub(crate) fn send_again(&self, topic: &Topic, message: &impl Serialize) {
+        self.put(topic, message, true, false);
+    }
+
+    /// The last word on `topic`: kept by the broker, forgotten here once it is sent.
+    pub(crate) fn set_last(&self, topic: &Topic, message: &impl Serialize) {
+        self.put(topic, message, false, true);
+    }
+
+    fn put(&self, topic: &Topic, message: &impl Serialize, again: bool, last: bool) {
+        let payload = serde_json::to_vec(message).expect("a message is plain JSON");
+        if payload.len() > topic.max_payload_size() {
+            tracing::error!(%topic, size = payload.len(), "a message is too large and is not sent");
+            return;
+        }
+        let mut picture = self.picture.lock().expect("no holder panics");
+        let topic = topic.to_string();
+        let known = picture.entries.get(&topic).is_some_and(|e| e.payload == payload);
+        picture.entries.insert(topic.clone(), Entry { payload, last });
+        if !known || again {
+            picture.dirty.insert(topic);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Everything has to be sent: the broker may have lost it.
+    pub(crate) fn all_dirty(&self) {
+        let mut picture = self.picture.lock().expect("no holder panics");
+        picture.dirty = picture.entries.keys().cloned().collect();
+        self.changed.notify_one();
+    }
+
+    /// One that is dirty, and is not any more.
+    pub(crate) fn take(&self) -> Option<(String, Vec<u8>)> {
+        let mut picture = self.picture.lock().expect("no holder panics");
+        let topic = picture.dirty.pop_first()?;
+        let entry = picture.entries.get(&topic)?;
+        let (payload, last) = (entry.payload.clone(), entry.last);
+        if last {
+            picture.entries.remove(&topic);
+        }
+        Some((topic, payload))
+    }
+
+    /// Waits until something may be dirty.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What is wanted at `topic`.
+    #[cfg(test)]
+    pub(crate) fn get(&self, topic: &Topic) -> Option<serde_json::Value> {
+        let picture = self.picture.lock().expect("no holder panics");
+        picture.entries.get(&topic.to_string()).map(|e| serde_json::from_slice(&e.payload).unwrap())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_message_is_sent_once_and_everything_again_after_a_new_connection() {
+        let retained = Retained::default();
+        retained.set(&Topic::ServerStatus, &1);
+        assert!(retained.take().is_some());
+        retained.set(&Topic::ServerStatus, &1);
+        assert!(retained.take().is_none());
+        retained.send_again(&Topic::ServerStatus, &1);
+        assert!(retained.take().is_some());
+        retained.all_dirty();
+        assert!(retained.take().is_some());
+        retained.set_last(&Topic::ServerStatus, &2);
+        assert_eq!(retained.take().unwrap().1, b"2");
+        retained.all_dirty();
+        assert!(retained.take().is_none(), "the last word is forgotten once it is sent");
+    }
+}

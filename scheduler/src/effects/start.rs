@@ -1,0 +1,149 @@
+//! Opens a scheduler: store, secrets, and on the first start the first user, channel, media and warehouses.
+
+use std::os::unix::fs::DirBuilderExt;
+use std::sync::{Arc, Mutex};
+
+use cardshop_protocol::token::Role;
+use tokio::sync::Notify;
+
+use super::Inner;
+use super::accounts::{Throttles, unique_name};
+use super::catalogue::unique_slug;
+use super::clock::{Clock, Ids, check_randomness};
+use super::join::Nonces;
+use super::keys::Keys;
+use super::link::BrokerAddress;
+use super::live::Live;
+use super::metrics::Metrics;
+use super::passwords::{Passwords, random_password};
+use super::retained::Retained;
+use crate::core::documents::{
+    ChannelDocument, DEFAULT_CHANNEL, MEDIA_SIZES_GB, Media, Starts, User, usable_bytes,
+};
+use crate::core::order::Order;
+use crate::core::picture::Picture;
+use crate::store::{Batch, Select, Store};
+use crate::{Config, Scheduler, SchedulerError};
+
+/// Login name of the first user.
+const ADMIN: &str = "admin";
+
+/// The first user of a new site. Told once; `Debug` hides the password.
+#[derive(Clone)]
+pub struct FirstLogin {
+    /// Login name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for FirstLogin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FirstLogin({}, password hidden)", self.username)
+    }
+}
+
+impl Scheduler {
+    /// Opens or makes the scheduler of `config.data`. The login is given at the very first start only.
+    ///
+    /// # Errors
+    /// `Config` for an address that cannot work, `Store` when the data directory is in use or damaged.
+    pub async fn open(mut config: Config) -> Result<(Self, Option<FirstLogin>), SchedulerError> {
+        check_randomness()?;
+        BrokerAddress::parse(&config.mqtt_url)?;
+        config.public_url = config.public_url.trim_end_matches('/').to_owned();
+        for url in &mut config.warehouses {
+            *url = url.trim_end_matches('/').to_owned();
+            if !url.starts_with("http://") && !url.starts_with("https://") {
+                let text = format!("warehouse address {url} does not begin with http:// or https://");
+                return Err(SchedulerError::Config(text));
+            }
+        }
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
+        made.map_err(|e| SchedulerError::Config(format!("{} cannot be made: {e}", config.data.display())))?;
+        let path = config.data.join("store");
+        let store = tokio::task::spawn_blocking(move || Store::open(&path))
+            .await
+            .map_err(|_| SchedulerError::Busy)??;
+        let clock = Clock::default();
+        let started = clock.now();
+        let starts = store.get::<Starts>("scheduler")?;
+        let start = starts.as_ref().map_or(0, |s| s.value.count) + 1;
+        let mut batch = Batch::new();
+        batch.upsert(starts.as_ref(), &Starts { count: start });
+        store.apply(batch).await?;
+        let inner = Inner {
+            keys: Keys::open(&store).await?,
+            passwords: Passwords::new(),
+            throttles: Mutex::new(Throttles::default()),
+            nonces: Mutex::new(Nonces::default()),
+            picture: Mutex::new(Picture::default()),
+            live: Live::new(started),
+            retained: Retained::default(),
+            metrics: Metrics::default(),
+            replan: Notify::new(),
+            work: Notify::new(),
+            ids: Ids::default(),
+            config,
+            store,
+            clock,
+            start,
+            started,
+        };
+        let scheduler = Self { inner: Arc::new(inner) };
+        let login = scheduler.first_start().await?;
+        scheduler.add_warehouses().await?;
+        scheduler.publish_keys()?;
+        scheduler.retain_desired()?;
+        scheduler.retain_acks()?;
+        for order in scheduler.all::<Order>(Some(("shelf", "open")))? {
+            scheduler.publish_order(&order);
+        }
+        scheduler.publish_boards()?;
+        Ok((scheduler, login))
+    }
+
+    async fn first_start(&self) -> Result<Option<FirstLogin>, SchedulerError> {
+        let select = Select { limit: 1, ..Select::default() };
+        if !self.inner.store.list::<User>(select)?.is_empty() {
+            return Ok(None);
+        }
+        let password = self.inner.config.admin_password.clone().unwrap_or_else(random_password);
+        let admin = User {
+            id: self.next_id(),
+            username: ADMIN.into(),
+            password: self.inner.passwords.hash(password.clone()).await?,
+            role: Role::Staff,
+            channels: Vec::new(),
+            disabled: false,
+            epoch: 0,
+            epoch_raised: None,
+            created: self.now(),
+        };
+        let channel = ChannelDocument {
+            id: self.next_id(),
+            slug: DEFAULT_CHANNEL.parse().expect("a slug"),
+            name: "Default".into(),
+            active: true,
+            private: false,
+            sender_name: String::new(),
+            sender_address: String::new(),
+            sender_email: String::new(),
+        };
+        let mut batch = Batch::new();
+        batch.create(&unique_name(&admin)).create(&admin);
+        batch.create(&unique_slug(&channel)).create(&channel);
+        for size in MEDIA_SIZES_GB {
+            let advertised_bytes = size * 1_000_000_000;
+            batch.create(&Media {
+                id: self.next_id(),
+                name: format!("{size} GB"),
+                kind: "sd".into(),
+                advertised_bytes,
+                usable_bytes: usable_bytes(advertised_bytes),
+            });
+        }
+        self.inner.store.apply(batch).await?;
+        Ok(Some(FirstLogin { username: ADMIN.into(), password }))
+    }
+}

@@ -1,0 +1,137 @@
+//! What happens because time passes: lost creators, ended links, silent appliances, warehouses to be asked for
+//! their keys, and old documents to be cleared.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cardshop_protocol::api::Membership;
+use cardshop_protocol::ids::ApplianceId;
+use cardshop_protocol::message::Presence;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::core::documents::{Appliance, Idempotent, RefreshFamily};
+use crate::core::order::{Input, Order, OrderStatus};
+use crate::store::{Batch, Document, Select};
+use crate::{Scheduler, SchedulerError};
+
+/// How often orders and appliances are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often warehouses without pinned keys are asked.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+/// How often leases are planned anew and keys published without any change.
+const REFRESH_EVERY: Duration = Duration::from_secs(60);
+/// How often old documents are cleared.
+const CLEAR_EVERY: Duration = Duration::from_secs(3600);
+/// Days an `Idempotency-Key` is remembered.
+const REMEMBER_DAYS: u64 = 2;
+/// Documents removed in one batch.
+const CLEAR_AT_ONCE: usize = 200;
+
+/// Runs until `stop`.
+pub(crate) async fn run(scheduler: Scheduler, mut stop: watch::Receiver<bool>) {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let long_ago = None::<Instant>;
+    let (mut asked, mut refreshed, mut cleared) = (long_ago, long_ago, long_ago);
+    let mut presences = BTreeMap::new();
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            _ = stop.changed() => return,
+        }
+        report("orders", scheduler.tick_orders().await);
+        report("appliances", scheduler.notice_silence(&mut presences));
+        if due(&mut asked, ASK_EVERY) {
+            report("warehouses", scheduler.ask_warehouses().await);
+        }
+        if due(&mut refreshed, REFRESH_EVERY) {
+            report("keys", scheduler.publish_keys());
+            scheduler.inner.replan.notify_one();
+        }
+        if due(&mut cleared, CLEAR_EVERY) {
+            report("old documents", scheduler.clear_old().await);
+        }
+    }
+}
+
+fn due(last: &mut Option<Instant>, every: Duration) -> bool {
+    let due = last.is_none_or(|at| at.elapsed() >= every);
+    if due {
+        *last = Some(Instant::now());
+    }
+    due
+}
+
+fn report(what: &str, result: Result<(), SchedulerError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "the timer for {what} failed; it runs again");
+    }
+}
+
+impl Scheduler {
+    /// Lets time pass for orders that wait for it.
+    pub(crate) async fn tick_orders(&self) -> Result<(), SchedulerError> {
+        let now = self.now();
+        for order in self.all::<Order>(Some(("shelf", "build")))? {
+            if order.creation.lease_until.is_some_and(|end| now > end) {
+                self.tick(&order).await;
+            }
+        }
+        for order in self.all::<Order>(Some(("shelf", "expiring")))? {
+            if order.status(now) == OrderStatus::Expired {
+                self.tick(&order).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// One order that cannot be changed now does not hold up the others: it comes again with the next look.
+    async fn tick(&self, order: &Order) {
+        if let Err(error) = self.step_order(order.id, Input::Tick, |_, _, _| {}).await {
+            tracing::error!(order = %order.id, %error, "an order's time could not be noted; it comes again");
+        }
+    }
+
+    /// Tells everybody about appliances that fell silent: no message says so.
+    fn notice_silence(&self, presences: &mut BTreeMap<ApplianceId, Presence>) -> Result<(), SchedulerError> {
+        let now = self.now();
+        let seen: BTreeMap<_, _> = {
+            let picture = self.inner.picture.lock().expect("no holder panics");
+            picture.appliances().map(|(id, p)| (id, p.presence(now))).collect()
+        };
+        for (id, presence) in &seen {
+            if presences.get(id).is_some_and(|was| was != presence) {
+                let appliance = self.inner.store.get::<Appliance>(&id.to_string())?.map(|a| a.value);
+                if let Some(appliance) = appliance.filter(|a| a.state == Membership::Approved) {
+                    self.appliance_changed(&appliance);
+                }
+            }
+        }
+        *presences = seen;
+        Ok(())
+    }
+
+    /// Removes what nobody needs any more.
+    pub(crate) async fn clear_old(&self) -> Result<(), SchedulerError> {
+        let now = self.now();
+        let today = now.as_secs() / 86_400;
+        self.clear::<Idempotent>(|d| d.day + REMEMBER_DAYS < today).await?;
+        self.clear::<RefreshFamily>(|d| d.expires < now).await
+    }
+
+    async fn clear<T: Document>(&self, is_old: impl Fn(&T) -> bool) -> Result<(), SchedulerError> {
+        let mut after: Option<String> = None;
+        loop {
+            let select = Select { after: after.as_deref(), limit: CLEAR_AT_ONCE, ..Select::default() };
+            let found = self.inner.store.list::<T>(select)?;
+            let Some(last) = found.last() else { return Ok(()) };
+            after = Some(last.value.id());
+            let mut batch = Batch::new();
+            for old in found.iter().filter(|d| is_old(&d.value)) {
+                batch.remove::<T>(&old.value.id());
+            }
+            self.inner.store.apply(batch).await?;
+        }
+    }
+}

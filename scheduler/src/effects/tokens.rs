@@ -1,0 +1,185 @@
+//! Makes access tokens and rotates refresh tokens.
+//!
+//! A refresh token is `csr1.{family}.{number}.{mac}`. The store keeps the number that is good now. A token of the
+//! family with a lower number and a right MAC was used before: somebody has a copy, and the family is revoked.
+
+use std::time::Duration;
+
+use cardshop_protocol::api::{Membership, TokenPair};
+use cardshop_protocol::ids::{ApplianceId, Channel, ObjectId, TaskId};
+use cardshop_protocol::time::Timestamp;
+use cardshop_protocol::token::{Claims, ISSUER, Role};
+
+use super::MAX_TRIES;
+use crate::core::documents::{Appliance, RefreshFamily};
+use crate::core::rights::Principal;
+use crate::store::{Batch, StoreError};
+use crate::{Scheduler, SchedulerError};
+
+/// Life of an access token.
+pub(crate) const ACCESS_LIFE: Duration = Duration::from_secs(3600);
+/// Life of a refresh token, and of its family without a refresh.
+const REFRESH_LIFE: Duration = Duration::from_secs(30 * 86_400);
+
+/// Whose token it is.
+pub(crate) struct Subject {
+    pub(crate) sub: String,
+    pub(crate) role: Role,
+    pub(crate) channels: Vec<Channel>,
+    pub(crate) epoch: u64,
+    pub(crate) scope: Option<String>,
+}
+
+impl Scheduler {
+    pub(crate) fn access_token(&self, subject: Subject, now: Timestamp) -> String {
+        let claims = Claims {
+            iss: ISSUER.into(),
+            sub: subject.sub,
+            role: subject.role,
+            channel: subject.channels,
+            scope: subject.scope,
+            epoch: subject.epoch,
+            jti: self.next_id().to_string(),
+            iat: now.as_secs(),
+            exp: (now + ACCESS_LIFE).as_secs(),
+        };
+        self.inner.keys.signer.sign(&claims)
+    }
+
+    /// The scheduler's own token, towards broker and warehouses.
+    pub(crate) fn own_token(&self) -> String {
+        let subject = Subject {
+            sub: "scheduler".into(),
+            role: Role::Scheduler,
+            channels: Vec::new(),
+            epoch: 0,
+            scope: None,
+        };
+        self.access_token(subject, self.now())
+    }
+
+    /// A token that may put one task's image.
+    pub(crate) fn upload_token(&self, owner: &Principal, task: TaskId, channel: &Channel) -> String {
+        let subject = Subject {
+            sub: owner.sub.clone(),
+            role: Role::Creator,
+            channels: vec![channel.clone()],
+            epoch: owner.epoch,
+            scope: Some(Claims::upload_scope(task)),
+        };
+        self.access_token(subject, self.now())
+    }
+
+    /// A new family and its first pair.
+    pub(crate) async fn new_pair(
+        &self,
+        subject: Subject,
+        appliance: bool,
+    ) -> Result<TokenPair, SchedulerError> {
+        let now = self.now();
+        let family = RefreshFamily {
+            id: self.next_id(),
+            sub: subject.sub.clone(),
+            appliance,
+            number: 1,
+            expires: now + REFRESH_LIFE,
+            revoked: false,
+        };
+        let mut batch = Batch::new();
+        batch.create(&family);
+        self.inner.store.apply(batch).await?;
+        Ok(self.pair(subject, &family, now))
+    }
+
+    fn pair(&self, subject: Subject, family: &RefreshFamily, now: Timestamp) -> TokenPair {
+        TokenPair {
+            access_token: self.access_token(subject, now),
+            refresh_token: self.refresh_text(family.id, family.number),
+            expires_in: ACCESS_LIFE.as_secs(),
+        }
+    }
+
+    fn refresh_text(&self, family: ObjectId, number: u64) -> String {
+        let mac = self.refresh_mac(family, number);
+        format!("csr1.{family}.{number}.{}", mac.to_hex())
+    }
+
+    fn refresh_mac(&self, family: ObjectId, number: u64) -> blake3::Hash {
+        let text = format!("cardshop refresh 1\n{family}\n{number}");
+        blake3::keyed_hash(&self.inner.keys.refresh, text.as_bytes())
+    }
+
+    fn read_refresh(&self, text: &str) -> Option<(ObjectId, u64)> {
+        let parts: Vec<&str> = text.split('.').collect();
+        let ["csr1", family, number, mac] = parts[..] else { return None };
+        let (family, number) = (family.parse().ok()?, number.parse().ok()?);
+        // Comparing two `blake3::Hash` takes the same time wherever they differ.
+        let mac = blake3::Hash::from_hex(mac).ok()?;
+        (self.refresh_mac(family, number) == mac).then_some((family, number))
+    }
+
+    /// Exchanges a refresh token for the next pair.
+    ///
+    /// # Errors
+    /// `NotKnown` for every cause; a token used before also revokes its family.
+    pub async fn refresh(&self, token: &str) -> Result<TokenPair, SchedulerError> {
+        let (id, number) = self.read_refresh(token).ok_or(SchedulerError::NotKnown)?;
+        for _ in 0..MAX_TRIES {
+            let now = self.now();
+            let stored = self.inner.store.get::<RefreshFamily>(&id.to_string())?;
+            let stored = stored.ok_or(SchedulerError::NotKnown)?;
+            let mut family = stored.value.clone();
+            if family.revoked || now >= family.expires {
+                return Err(SchedulerError::NotKnown);
+            }
+            let reused = number != family.number;
+            let subject = if reused { None } else { self.subject_of(&family)? };
+            match &subject {
+                Some(_) => {
+                    family.number += 1;
+                    family.expires = now + REFRESH_LIFE;
+                }
+                None => family.revoked = true,
+            }
+            let mut batch = Batch::new();
+            batch.update(&stored, &family);
+            match self.inner.store.apply(batch).await {
+                Ok(()) => {}
+                Err(StoreError::Conflict { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if reused {
+                tracing::warn!(sub = family.sub, "a refresh token was used twice: its family is revoked");
+            }
+            return match subject {
+                Some(subject) => Ok(self.pair(subject, &family, now)),
+                None => Err(SchedulerError::NotKnown),
+            };
+        }
+        Err(SchedulerError::Busy)
+    }
+
+    /// Who the family belongs to, as they are now; `None` when they may not log in any more.
+    fn subject_of(&self, family: &RefreshFamily) -> Result<Option<Subject>, SchedulerError> {
+        if family.appliance {
+            let Ok(id) = family.sub.parse::<ApplianceId>() else { return Ok(None) };
+            let appliance = self.inner.store.get::<Appliance>(&id.to_string())?;
+            let approved = appliance.map(|a| a.value).filter(|a| a.state == Membership::Approved);
+            return Ok(approved.map(|a| Subject {
+                sub: family.sub.clone(),
+                role: Role::Appliance,
+                channels: a.channels,
+                epoch: a.epoch,
+                scope: None,
+            }));
+        }
+        let user = self.user_by_name(&family.sub)?.map(|u| u.value).filter(|u| !u.disabled);
+        Ok(user.map(|u| Subject {
+            sub: u.username,
+            role: u.role,
+            channels: u.channels,
+            epoch: u.epoch,
+            scope: None,
+        }))
+    }
+}

@@ -1,0 +1,141 @@
+//! Warehouses: known by address, recognised by their index key, which is pinned at first contact. One that comes
+//! back at another address with the same key has moved: its open orders follow it.
+
+use cardshop_protocol::keys::{KeyList, KeyUse, PublicKey};
+
+use super::MAX_TRIES;
+use super::index::{Fetched, fetch};
+use crate::core::documents::WarehouseDocument;
+use crate::core::order::Order;
+use crate::store::{Batch, StoreError};
+use crate::{Scheduler, SchedulerError};
+
+/// Largest key list read, bytes.
+const MAX_KEYS_SIZE: u64 = 256 * 1024;
+/// Keys taken from one warehouse.
+const MAX_KEYS: usize = 16;
+
+impl Scheduler {
+    fn new_warehouse(&self, url: &str, keys: Vec<PublicKey>) -> WarehouseDocument {
+        WarehouseDocument { id: self.next_id(), url: url.to_owned(), keys }
+    }
+
+    /// At the start: configured warehouses that are not known yet. While a known one is missing from the
+    /// configuration a new address may be that one's: then [`Scheduler::ask_warehouses`] finds out.
+    pub(crate) async fn add_warehouses(&self) -> Result<(), SchedulerError> {
+        let known = self.all::<WarehouseDocument>(None)?;
+        let configured = &self.inner.config.warehouses;
+        if known.iter().any(|w| !configured.contains(&w.url)) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        for url in configured.iter().filter(|url| known.iter().all(|w| w.url != **url)) {
+            batch.create(&self.new_warehouse(url, Vec::new()));
+        }
+        Ok(self.inner.store.apply(batch).await?)
+    }
+
+    /// Asks the warehouses whose keys are not pinned, and those at addresses that are not known.
+    pub(crate) async fn ask_warehouses(&self) -> Result<(), SchedulerError> {
+        let known = self.all::<WarehouseDocument>(None)?;
+        for url in &self.inner.config.warehouses {
+            let asked = match known.iter().find(|w| w.url == *url) {
+                Some(warehouse) if warehouse.keys.is_empty() => self.pinned_keys(url).await.map(|_| ()),
+                Some(_) => Ok(()),
+                None => self.meet_warehouse(url).await,
+            };
+            if let Err(error) = asked {
+                tracing::debug!(warehouse = url, %error, "no index key yet");
+            }
+        }
+        Ok(())
+    }
+
+    async fn meet_warehouse(&self, url: &str) -> Result<(), SchedulerError> {
+        let keys = self.ask_keys(url).await?;
+        let known = self.all::<WarehouseDocument>(None)?;
+        let same = |w: &&WarehouseDocument| w.keys.iter().any(|k| keys.iter().any(|new| new.kid == k.kid));
+        let gone = |w: &&WarehouseDocument| !self.inner.config.warehouses.contains(&w.url);
+        match known.iter().filter(gone).find(same) {
+            Some(moved) => self.move_warehouse(moved, url).await?,
+            None => {
+                let mut batch = Batch::new();
+                batch.create(&self.new_warehouse(url, keys));
+                self.inner.store.apply(batch).await?;
+            }
+        }
+        self.publish_keys()?;
+        self.inner.replan.notify_one();
+        Ok(())
+    }
+
+    /// Orders first, the warehouse last: broken off in between it is simply done again.
+    async fn move_warehouse(&self, moved: &WarehouseDocument, url: &str) -> Result<(), SchedulerError> {
+        tracing::warn!(from = moved.url, to = url, "a warehouse has moved: its orders follow");
+        for order in self.all::<Order>(None)?.into_iter().filter(|o| o.warehouse == moved.url) {
+            self.change_document::<Order>(&order.id.to_string(), |order| order.warehouse = url.to_owned())
+                .await?;
+        }
+        self.change_document::<WarehouseDocument>(&moved.id.to_string(), |w| w.url = url.to_owned()).await
+    }
+
+    async fn change_document<T: crate::store::Document + Clone>(
+        &self,
+        id: &str,
+        change: impl Fn(&mut T),
+    ) -> Result<(), SchedulerError> {
+        for _ in 0..MAX_TRIES {
+            let Some(stored) = self.inner.store.get::<T>(id)? else { return Ok(()) };
+            let mut value = stored.value.clone();
+            change(&mut value);
+            let mut batch = Batch::new();
+            batch.update(&stored, &value);
+            match self.inner.store.apply(batch).await {
+                Err(StoreError::Conflict { .. }) => continue,
+                other => return Ok(other?),
+            }
+        }
+        Err(SchedulerError::Busy)
+    }
+
+    /// The index keys pinned for the warehouse at `url`; asks it when there are none yet.
+    pub(crate) async fn pinned_keys(&self, url: &str) -> Result<Vec<PublicKey>, SchedulerError> {
+        let known = self.all::<WarehouseDocument>(None)?.into_iter().find(|w| w.url == url);
+        let known = known.ok_or(SchedulerError::NotFound("warehouse"))?;
+        if !known.keys.is_empty() {
+            return Ok(known.keys);
+        }
+        let keys = self.ask_keys(url).await?;
+        self.change_document::<WarehouseDocument>(&known.id.to_string(), |warehouse| {
+            // Pinned is pinned: somebody else may have been faster.
+            if warehouse.keys.is_empty() {
+                warehouse.keys.clone_from(&keys);
+            }
+        })
+        .await?;
+        tracing::info!(warehouse = url, keys = keys.len(), "index keys are pinned");
+        self.publish_keys()?;
+        self.inner.replan.notify_one();
+        let pinned = self.inner.store.get::<WarehouseDocument>(&known.id.to_string())?;
+        Ok(pinned.map(|w| w.value.keys).unwrap_or_default())
+    }
+
+    async fn ask_keys(&self, url: &str) -> Result<Vec<PublicKey>, SchedulerError> {
+        let unusable = |what| SchedulerError::Unreachable(format!("{url}/keys {what}"));
+        let list: KeyList = match fetch(format!("{url}/keys"), None, MAX_KEYS_SIZE).await {
+            Fetched::Body(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|_| unusable("gave no key list"))?
+            }
+            Fetched::Failed(text) => return Err(SchedulerError::Unreachable(text)),
+            Fetched::NotFound | Fetched::TooLarge => return Err(unusable("gave no key list")),
+        };
+        let now = self.now();
+        let mut keys = list.items;
+        keys.retain(|k| k.usable(KeyUse::Index, now).is_some());
+        keys.truncate(MAX_KEYS);
+        if keys.is_empty() {
+            return Err(unusable("lists no index key"));
+        }
+        Ok(keys)
+    }
+}

@@ -1,0 +1,92 @@
+//! The centre: orders, tasks, leases, users, tokens, the HTTP API and the store. `core` decides and is pure,
+//! `effects` does, `store` keeps, `api` translates HTTP. The commands `up`, `demo` and `scheduler` link it; the
+//! manager's pages call the functions of [`Scheduler`] and mount their own routes beside [`Scheduler::router`].
+
+mod api;
+pub mod core;
+mod effects;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+pub use effects::accounts::NewUser;
+pub use effects::background::Background;
+pub use effects::idempotency::Once;
+pub use effects::live::{LiveEvent, LiveFeed};
+pub use effects::paging::PageRequest;
+pub use effects::passwords::random_password;
+pub use effects::start::FirstLogin;
+
+use crate::core::fields::InvalidField;
+use crate::core::order::Refusal;
+pub use crate::store::StoreError;
+
+/// How a scheduler is set up. It may hold a password, so it has no `Debug`.
+#[derive(Clone)]
+pub struct Config {
+    /// Directory of its store; made when it does not exist.
+    pub data: PathBuf,
+    /// Where people and appliances reach it, no slash at the end.
+    pub public_url: String,
+    /// Where appliances and its own client reach the broker: `mqtt://host:port`.
+    pub mqtt_url: String,
+    /// Base addresses of warehouses; the first is the default.
+    pub warehouses: Vec<String>,
+    /// Password of `admin` at the first start; random and told once when `None`.
+    pub admin_password: Option<String>,
+}
+
+/// The scheduler. Cheap to clone.
+#[derive(Clone)]
+pub struct Scheduler {
+    inner: Arc<effects::Inner>,
+}
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum SchedulerError {
+    /// The configuration cannot work.
+    #[error("{0}")]
+    Config(String),
+    /// The store refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// One text for every cause.
+    #[error("user name and password, or token, are not valid")]
+    NotKnown,
+    /// The caller is known and may not do this.
+    #[error("{0}")]
+    NotAllowed(String),
+    /// It does not exist, or is not the caller's to see.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// It contradicts what is there.
+    #[error("{text}")]
+    Conflict {
+        /// For programs.
+        code: &'static str,
+        /// For people.
+        text: String,
+    },
+    /// It means nothing in the order's state.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A field of the request is wrong.
+    #[error(transparent)]
+    Invalid(#[from] InvalidField),
+    /// Too many failures: wait.
+    #[error("too many failed attempts: wait a minute")]
+    TooManyAttempts,
+    /// Too much at once: try again.
+    #[error("the scheduler is busy: try again in a few seconds")]
+    Busy,
+    /// Another service could not be reached: try again.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The system has no randomness to give.
+    #[error("the system has no randomness to give")]
+    NoRandomness(#[from] getrandom::Error),
+}

@@ -1,0 +1,67 @@
+//! How each kind of document is named and found in the store.
+
+use super::Document;
+use crate::core::documents::{
+    Appliance, Applied, Audit, CardDocument, ChannelDocument, Configuration, DesiredDocument, Grant,
+    Idempotent, JoinTokenDocument, Media, OrderRecipe, RefreshFamily, Secret, Starts, Story, Unique, User,
+    WarehouseDocument,
+};
+use crate::core::order::Order;
+
+/// `kind, type, id; index…`
+macro_rules! document {
+    ($kind:literal, $type:ty, |$doc:ident| $id:expr $(, $index:expr)?) => {
+        impl Document for $type {
+            const KIND: &'static str = $kind;
+            fn id(&self) -> String {
+                let $doc = self;
+                $id
+            }
+            $(fn index(&self) -> Vec<(&'static str, String)> {
+                let $doc = self;
+                $index
+            })?
+        }
+    };
+}
+
+fn some<T: ToString>(name: &'static str, value: Option<&T>) -> Vec<(&'static str, String)> {
+    value.map(|v| (name, v.to_string())).into_iter().collect()
+}
+
+document!("user", User, |d| d.id.to_string(), {
+    let raised = d.epoch_raised.map(|_| ("raised", "yes".into()));
+    raised.into_iter().collect()
+});
+document!("unique", Unique, |d| format!("{}:{}", d.kind, d.name));
+document!("channel", ChannelDocument, |d| d.id.to_string());
+document!("media", Media, |d| d.id.to_string());
+document!("warehouse", WarehouseDocument, |d| d.id.to_string());
+document!("configuration", Configuration, |d| d.id.to_string());
+document!("recipe", OrderRecipe, |d| d.order.to_string());
+document!("appliance", Appliance, |d| d.id.to_string());
+document!("join-token", JoinTokenDocument, |d| d.id.to_string());
+document!("family", RefreshFamily, |d| d.id.to_string());
+document!("secret", Secret, |d| d.name.clone());
+document!("starts", Starts, |_d| "scheduler".to_owned());
+document!("applied", Applied, |d| d.appliance.to_string());
+document!("desired", DesiredDocument, |d| d.appliance.to_string());
+document!("grant", Grant, |d| d.id.to_string(), vec![("order", d.order.to_string())]);
+document!("card", CardDocument, |d| d.record.uid.to_string(), {
+    let mut index = vec![("order", d.record.order.to_string())];
+    index.extend(some("channel", d.channel.as_ref()));
+    index
+});
+document!("story", Story, |d| d.id.to_string(), {
+    let mut index = some("order", d.order.as_ref());
+    index.extend(some("channel", d.channel.as_ref()));
+    index
+});
+document!("audit", Audit, |d| d.id.to_string());
+document!("idempotent", Idempotent, |d| d.id.clone());
+document!("order", Order, |d| d.id.to_string(), {
+    let mut index = vec![("channel", d.channel.to_string())];
+    index.extend(some("image", d.image.as_ref().map(|i| &i.id)));
+    index.extend(d.shelves().into_iter().map(|shelf| ("shelf", shelf.to_owned())));
+    index
+});
