@@ -1,0 +1,189 @@
+//! The agent's settings: one TOML file, read once at start. Where things lie, which slots there are, and the
+//! virtual bench. What the scheduler decides (leases, names, holds) is not here.
+
+use std::path::{Path, PathBuf};
+
+use cardshop_protocol::ids::SlotId;
+use serde::Deserialize;
+
+/// Longest configuration or join file, bytes. Ours are below 1 KiB.
+pub(crate) const MAX_FILE_SIZE: u64 = 64 * 1024;
+/// Most slots of one appliance: four 16-port hubs.
+pub const MAX_SLOTS: usize = 64;
+
+/// Settings of one agent.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Folder of `state` (key, identity, journal) and `cache` (images).
+    pub data: PathBuf,
+    /// The join file.
+    pub join: PathBuf,
+    /// Slots whose device never changes.
+    #[serde(default, rename = "slot")]
+    pub slots: Vec<SlotConfig>,
+    /// Virtual slots with an operator of their own.
+    #[serde(default)]
+    pub simulate: Option<SimulateConfig>,
+}
+
+/// A slot with a fixed device: a loop device, or a file that stands for a card.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlotConfig {
+    /// Its id.
+    pub id: SlotId,
+    /// A card is in it while this exists and is not empty.
+    pub device: PathBuf,
+}
+
+/// Virtual slots: cards are sparse files, and an operator who does what the slots ask for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SimulateConfig {
+    /// How many slots.
+    pub slots: u32,
+    /// Folder of the cards; `cards` beside `state` when it is not given.
+    pub cards: Option<PathBuf>,
+    /// Sizes of the cards, bytes, used in turn.
+    pub card_sizes: Vec<u64>,
+    /// How long the operator takes for everything, milliseconds.
+    pub insert_delay_ms: u64,
+    /// How fast a card takes bytes, bytes a second; no limit when it is not given.
+    pub write_bps: Option<u64>,
+}
+
+impl Default for SimulateConfig {
+    fn default() -> Self {
+        Self {
+            slots: 4,
+            cards: None,
+            card_sizes: vec![8_000_000_000, 16_000_000_000, 4_000_000_000],
+            insert_delay_ms: 300,
+            write_bps: None,
+        }
+    }
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not the TOML it should be.
+    #[error("{} is not valid", path.display())]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// Where and why.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// It contradicts itself.
+    #[error("the configuration {0}")]
+    Contradiction(String),
+}
+
+impl Config {
+    /// Reads a configuration file. [`Config::check`] is asked by [`crate::run`], after flags had their say.
+    ///
+    /// # Errors
+    /// `Read` or `Parse`.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.into(), source };
+        let text = read_bounded(path).map_err(read)?;
+        toml::from_str(&text)
+            .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })
+    }
+
+    /// Checks what the types do not: slots are few and have different ids.
+    ///
+    /// # Errors
+    /// `Contradiction`.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let ids = self.slot_ids();
+        let mut distinct = ids.clone();
+        distinct.sort();
+        distinct.dedup();
+        if distinct.len() < ids.len() {
+            return Err(ConfigError::Contradiction("names a slot twice".into()));
+        }
+        if ids.is_empty() || ids.len() > MAX_SLOTS {
+            return Err(ConfigError::Contradiction(format!(
+                "has {} slots, 1 to {MAX_SLOTS} are possible",
+                ids.len()
+            )));
+        }
+        if self.simulate.as_ref().is_some_and(|s| s.slots > 0 && s.card_sizes.is_empty()) {
+            return Err(ConfigError::Contradiction("has virtual slots and no card_sizes".into()));
+        }
+        Ok(())
+    }
+
+    /// All slots: fixed ones, then virtual ones as `s01`, `s02` …
+    pub fn slot_ids(&self) -> Vec<SlotId> {
+        let virtual_slots = self.simulate.as_ref().map_or(0, |s| s.slots);
+        let fixed = self.slots.iter().map(|s| s.id.clone());
+        fixed.chain((1..=virtual_slots).map(SlotId::numbered)).collect()
+    }
+}
+
+/// Reads a text file that nobody should have made larger than [`MAX_FILE_SIZE`].
+pub(crate) fn read_bounded(path: &Path) -> std::io::Result<String> {
+    use std::io::Read;
+    let mut text = String::new();
+    std::fs::File::open(path)?.take(MAX_FILE_SIZE).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("agent.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    #[test]
+    fn a_configuration_names_fixed_and_virtual_slots() {
+        let text = r#"
+            data = "/var/lib/cardshop"
+            join = "/boot/JOIN.TXT"
+            [[slot]]
+            id = "left"
+            device = "/dev/loop7"
+            [simulate]
+            slots = 2
+            card_sizes = [1000000, 64]
+        "#;
+        let config = load(text).unwrap();
+        let ids: Vec<String> = config.slot_ids().iter().map(ToString::to_string).collect();
+        assert_eq!(ids, ["left", "s01", "s02"]);
+        assert_eq!(config.simulate.unwrap().insert_delay_ms, 300);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_reason() {
+        let base = "data = \"/d\"\njoin = \"/j\"\n";
+        for (text, reason) in [
+            ("", "0 slots"),
+            ("[simulate]\nslots = 2\ncard_sizes = []", "no card_sizes"),
+            ("[[slot]]\nid = \"s01\"\ndevice = \"/dev/x\"\n[simulate]\nslots = 1", "twice"),
+            ("[simulate]\nslots = 65", "65 slots"),
+        ] {
+            let error = load(&format!("{base}{text}")).unwrap().check().unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+        assert!(matches!(load("colour = 1"), Err(ConfigError::Parse { .. })));
+    }
+}

@@ -1,0 +1,92 @@
+//! The reflexes of `cmd`: identify, eject, retry, release, logs; what an appliance of this kind cannot do is
+//! answered, not ignored. A repeated id gets the same answer and is done once.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use cardshop_protocol::ids::{ObjectId, SlotId};
+use cardshop_protocol::message::{Action, Command, CommandReply, VERSION};
+use cardshop_protocol::time::Timestamp;
+
+use super::event::{Effect, Message};
+use super::shop::Shop;
+use super::slot::Slot;
+
+/// How long a LED strobes. **Source:** [`Action::Identify`].
+const IDENTIFY_FOR: Duration = Duration::from_secs(10);
+/// Answers remembered for repeated ids: more than a person sends before the first is answered.
+const REMEMBERED: usize = 64;
+
+/// Answers given.
+#[derive(Debug, Default)]
+pub(super) struct Commands {
+    given: VecDeque<CommandReply>,
+}
+
+impl Commands {
+    fn given(&self, id: ObjectId) -> Option<&CommandReply> {
+        self.given.iter().find(|reply| reply.id == id)
+    }
+    fn remember(&mut self, reply: CommandReply) {
+        if self.given.len() == REMEMBERED {
+            self.given.pop_front();
+        }
+        self.given.push_back(reply);
+    }
+}
+
+impl Shop {
+    pub(super) fn command(
+        &mut self,
+        now: Timestamp,
+        command: Command,
+        received: Timestamp,
+        effects: &mut Vec<Effect>,
+    ) {
+        let id = command.id;
+        if let Some(reply) = self.commands.given(id) {
+            effects.push(Effect::Publish(Message::Reply(reply.clone())));
+            return;
+        }
+        let late = now.since(received) > Duration::from_secs(u64::from(command.deadline_s));
+        if command.action == Action::Logs && !late {
+            effects.push(Effect::ReplyLogs(id));
+            return;
+        }
+        let result = if late {
+            Err("too late: the deadline has passed")
+        } else {
+            self.act(now, &command.action, effects)
+        };
+        let (ok, text) = match result {
+            Ok(text) => (true, text),
+            Err(text) => (false, text),
+        };
+        let reply = CommandReply { v: VERSION, id, ok, text: text.to_owned() };
+        self.commands.remember(reply.clone());
+        effects.push(Effect::Publish(Message::Reply(reply)));
+    }
+
+    fn act(
+        &mut self,
+        now: Timestamp,
+        action: &Action,
+        effects: &mut Vec<Effect>,
+    ) -> Result<&'static str, &'static str> {
+        match action {
+            Action::Identify { slot } => {
+                self.slot(slot)?.identify_until = Some(now + IDENTIFY_FOR);
+                Ok("the light of the slot strobes")
+            }
+            Action::Eject { slot } => self.slot(slot)?.eject(effects),
+            Action::Retry { slot } => self.slot(slot)?.retry(effects),
+            Action::Release { slot } => self.slot(slot)?.release(),
+            Action::Reboot | Action::Update => Err("not on this machine"),
+            Action::Logs => Err("answered by the keeper of the log"),
+        }
+    }
+
+    fn slot(&mut self, slot: &SlotId) -> Result<&mut Slot, &'static str> {
+        self.slots.get_mut(slot).ok_or("there is no such slot")
+    }
+}

@@ -1,0 +1,128 @@
+//! Which images to have: those of leases with copies left, in the order cards would take them, a few at a
+//! time. Knows what is here and what was refused; bytes, files and addresses are the fetcher's.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
+use cardshop_protocol::ids::{ImageId, LeaseId};
+use cardshop_protocol::message::{Desired, Fault, Lease};
+
+use super::dispatch::has_work_left;
+use super::event::Effect;
+use super::history::History;
+
+/// Images fetched at the same time. One is faster for the first card; two keep small orders from waiting
+/// behind a 256 GB one.
+const MAX_FETCHES: usize = 2;
+
+/// One image that is being fetched or is here.
+#[derive(Debug, Clone, Default)]
+struct Arrival {
+    /// Where it is fetched from.
+    warehouses: Vec<String>,
+    /// The fetcher was told.
+    asked: bool,
+    /// Its index is here and good.
+    ready: bool,
+    fetched: u64,
+    total: u64,
+}
+
+/// Images here or arriving, and leases whose image was refused.
+#[derive(Debug, Default)]
+pub(super) struct Images {
+    arrivals: BTreeMap<ImageId, Arrival>,
+    refused: BTreeMap<LeaseId, Fault>,
+}
+
+impl Images {
+    /// Begins and ends fetches so that they follow the leases.
+    pub(super) fn plan(&mut self, desired: &Desired, history: &History, effects: &mut Vec<Effect>) {
+        let live: BTreeSet<LeaseId> = desired.leases.iter().map(|l| l.lease).collect();
+        self.refused.retain(|lease, _| live.contains(lease));
+        let mut wanted: Vec<&Lease> = desired
+            .leases
+            .iter()
+            .filter(|l| !self.refused.contains_key(&l.lease) && has_work_left(l, history))
+            .collect();
+        wanted.sort_by_key(|l| (std::cmp::Reverse(l.priority), l.lease));
+
+        let gone = |image: &ImageId| !wanted.iter().any(|l| l.image == *image);
+        let abandoned: Vec<ImageId> = self.arrivals.keys().copied().filter(gone).collect();
+        for image in abandoned {
+            self.arrivals.remove(&image);
+            effects.push(Effect::Abandon(image));
+        }
+        let mut seen = BTreeSet::new();
+        for lease in wanted {
+            // The first lease of an image says where it is fetched from, also when it moves meanwhile.
+            if !seen.insert(lease.image) {
+                continue;
+            }
+            let under_way = self.arrivals.values().filter(|a| !a.ready || a.fetched < a.total).count();
+            let arrival = match self.arrivals.entry(lease.image) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(_) if under_way >= MAX_FETCHES => continue,
+                Entry::Vacant(new) => new.insert(Arrival::default()),
+            };
+            if arrival.warehouses != lease.warehouses || !arrival.asked {
+                (arrival.asked, arrival.warehouses) = (true, lease.warehouses.clone());
+                effects.push(Effect::Fetch { image: lease.image, warehouses: lease.warehouses.clone() });
+            }
+        }
+    }
+
+    /// An index is here.
+    pub(super) fn ready(&mut self, image: ImageId, total: u64) {
+        if let Some(arrival) = self.arrivals.get_mut(&image) {
+            (arrival.ready, arrival.total) = (true, total);
+        }
+    }
+
+    /// Bytes are here.
+    pub(super) fn progress(&mut self, image: ImageId, fetched: u64) {
+        if let Some(arrival) = self.arrivals.get_mut(&image) {
+            arrival.fetched = fetched;
+        }
+    }
+
+    /// An image is refused: gives the leases that named it. Only a lease that arrives later asks for it again.
+    pub(super) fn refuse(
+        &mut self,
+        image: ImageId,
+        fault: &Fault,
+        desired: Option<&Desired>,
+    ) -> Vec<LeaseId> {
+        if self.arrivals.remove(&image).is_none() {
+            return Vec::new();
+        }
+        let leases = desired.map_or(&[][..], |d| &d.leases);
+        let named: Vec<LeaseId> = leases.iter().filter(|l| l.image == image).map(|l| l.lease).collect();
+        self.refused.extend(named.iter().map(|lease| (*lease, fault.clone())));
+        named
+    }
+
+    /// True when a card can be begun.
+    pub(super) fn is_ready(&self, image: ImageId) -> bool {
+        self.arrivals.get(&image).is_some_and(|a| a.ready)
+    }
+
+    /// Bytes here, and bytes that travel (0 before the index is here).
+    pub(super) fn bytes(&self, image: ImageId) -> (u64, u64) {
+        self.arrivals.get(&image).map_or((0, 0), |a| (a.fetched, a.total))
+    }
+
+    /// How much is here, 0 to 100.
+    pub(super) fn percent(&self, image: ImageId) -> u8 {
+        match self.arrivals.get(&image) {
+            Some(a) if a.ready && a.total == 0 => 100,
+            Some(a) if a.ready => (u128::from(a.fetched) * 100 / u128::from(a.total)).min(100) as u8,
+            _ => 0,
+        }
+    }
+
+    /// Leases whose image was refused.
+    pub(super) fn refused(&self) -> &BTreeMap<LeaseId, Fault> {
+        &self.refused
+    }
+}

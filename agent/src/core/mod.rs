@@ -1,0 +1,44 @@
+//! Decides what the appliance does. Pure: no clock, no file, no socket, no randomness; `now` is an argument and
+//! what should be done comes out as [`Effect`]s, carried out in order by the owner (the agent's main thread).
+//!
+//! ```text
+//!   desired, acks, commands ─┐                          ┌─► Append   (journal, durable before what follows)
+//!   cards in and out ────────┤   Shop                   ├─► Show     (a slot's state: broker, screens, LEDs)
+//!   findings, progress,      ├─► ├─ Slot × n   slot.rs  ├─► Probe, Write, Stop      (one thread per card)
+//!   ends of writes ──────────┤   ├─ dispatch            ├─► Fetch, Abandon          (images)
+//!   images arriving ─────────┘   ├─ Images, Sender      └─► Publish  (progress, facts, reported, replies)
+//!                                └─ History (what is on disk)
+//! ```
+//!
+//! Happy path: a lease arrives → its image is fetched, as many empty slots as there are open copies become
+//! *wanted* → a card arrives, is probed, takes the next copy it is large enough for → the write is put on
+//! record, then begun → the end of the write is put on record, then shown as *done*.
+//!
+//! Beside the shop stand smaller machines with owners of their own: [`enrol`] (join and login), [`ranges`]
+//! (what of an image to fetch next), [`backoff`], [`rate`].
+
+pub mod backoff;
+mod commands;
+pub mod dispatch;
+pub mod enrol;
+mod event;
+pub mod guard;
+pub mod history;
+mod images;
+pub mod ranges;
+pub mod rate;
+mod sender;
+mod shop;
+mod slot;
+mod view;
+
+pub use event::{Effect, Event, Failure, Finding, Message, PassportFacts, SlotEvent, Work};
+pub use sender::{RESEND_AFTER, WINDOW};
+pub use shop::Shop;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod shop_outside_tests;
+#[cfg(test)]
+mod shop_tests;

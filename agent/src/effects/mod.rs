@@ -1,0 +1,41 @@
+//! Everything that touches the world: files, sockets, devices, threads, the clock. Nothing here decides what a
+//! slot does; what happens is told to [`crate::core`], what it wants is done.
+//!
+//! ```text
+//!                    ┌── session (join, login, renewal) ──► access token ──┐
+//!  server ◄─ http ───┤                                                     ├─► mqtt ◄──► broker
+//!                    └── fetch ──► store (cache) ──► writer, one a card ───┘
+//!  devices ──► fixed_slots, virtual_bench, probe           outbox (journal), state (key, identity)
+//! ```
+
+pub(crate) mod address;
+pub(crate) mod cache;
+pub(crate) mod clock;
+pub(crate) mod devices;
+pub(crate) mod fetch;
+pub(crate) mod fixed_slots;
+pub(crate) mod http;
+pub(crate) mod join_file;
+pub mod logs;
+pub(crate) mod machine;
+pub(crate) mod mqtt;
+pub(crate) mod outbox;
+pub(crate) mod passport;
+pub(crate) mod probe;
+pub(crate) mod server;
+pub(crate) mod session;
+pub(crate) mod state;
+pub(crate) mod store;
+pub(crate) mod virtual_bench;
+pub(crate) mod writer;
+
+#[cfg(test)]
+mod fetch_tests;
+#[cfg(test)]
+mod mqtt_tests;
+#[cfg(test)]
+mod session_tests;
+#[cfg(test)]
+mod test_http;
+#[cfg(test)]
+mod test_warehouse;

@@ -1,0 +1,55 @@
+//! Starts the agent from its configuration file and stops it cleanly on SIGTERM or Ctrl-C. Logs to standard
+//! error, as much as `RUST_LOG` says.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use cardshop_agent::{Config, SimulateConfig, StopFlag, logs};
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+/// The appliance's process: writes cards for the shop that its join file names.
+#[derive(Parser)]
+#[command(version, after_help = "Example:\n  cardshop-agent --config /etc/cardshop/agent.toml --simulate 4")]
+struct Arguments {
+    /// Settings, TOML.
+    #[arg(long, env = "CARDSHOP_AGENT_CONFIG")]
+    config: PathBuf,
+    /// Run this many virtual slots instead of those of the settings.
+    #[arg(long, value_name = "SLOTS")]
+    simulate: Option<u32>,
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(|| logs::Tee(logs::ring()))
+        .init();
+    match work(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(arguments: Arguments) -> anyhow::Result<()> {
+    let config = Config::load(&arguments.config)?;
+    let config = match arguments.simulate {
+        Some(slots) => with_virtual_slots(config, slots),
+        None => config,
+    };
+    let stop = StopFlag::new();
+    let on_signal = stop.clone();
+    ctrlc::set_handler(move || on_signal.stop()).context("cannot listen for signals")?;
+    Ok(cardshop_agent::run(config, stop)?)
+}
+
+fn with_virtual_slots(config: Config, slots: u32) -> Config {
+    let simulate = SimulateConfig { slots, ..config.simulate.unwrap_or_default() };
+    Config { slots: Vec::new(), simulate: Some(simulate), ..config }
+}

@@ -1,0 +1,455 @@
+//! The agent's main thread: takes events one by one, asks the shop what follows, and does it in order. A fact
+//! that cannot be put on the disk ends the agent: nothing may be called done that is not on record.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cardshop_card::StopFlag;
+use cardshop_protocol::ids::{ApplianceId, SlotId};
+use cardshop_protocol::keys::appliance_id;
+use cardshop_protocol::message::{
+    CommandReply, Hardware, Health, Info, Remedy, SlotInfo, SlotState, VERSION,
+};
+use cardshop_protocol::topic::ApplianceTopic;
+use ed25519_dalek::SigningKey;
+
+use crate::config::{Config, ConfigError};
+use crate::core::{Effect, Event, Failure, Finding, Message, Shop, SlotEvent, Work};
+use crate::effects::cache::Cache;
+use crate::effects::clock::Clock;
+use crate::effects::devices::Devices;
+use crate::effects::fetch::{Fetcher, Shared, SignatureRule};
+use crate::effects::mqtt::{Link, LinkConfig};
+use crate::effects::outbox::{Outbox, OutboxError};
+use crate::effects::session::{Identity, Session};
+use crate::effects::state::{StateError, StateFolder};
+use crate::effects::virtual_bench::{TOLD, Told};
+use crate::effects::{
+    fixed_slots, http, join_file, logs, machine, mqtt, probe, session, virtual_bench, writer,
+};
+
+/// Events that may wait; whoever makes more of them waits until the shop has caught up.
+const EVENTS: usize = 1024;
+/// Time passes for the shop at least this often.
+const TICK: Duration = Duration::from_millis(250);
+/// Health is published this often. **Source:** `broker/protocol/README.md`.
+const HEALTH_EVERY: Duration = Duration::from_secs(30);
+/// Longest wait for writers at a clean end: a stop is noticed between requests, a sync can take seconds.
+const END_LIMIT: Duration = Duration::from_secs(20);
+/// How long a start waits for an agent that was killed a moment ago.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// Room for log lines in a reply: control characters double in JSON, and the payload is at most 8 KiB.
+const LOG_REPLY_SIZE: usize = 3 * 1024;
+
+/// Why the agent ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The configuration is not usable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state folder is not usable.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Facts can no longer be recorded.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+    /// The cache folder, or a thread, is not to be had.
+    #[error("cannot start {what}")]
+    Start {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A thread that lives as long as the agent has ended: without it the agent would only look alive.
+    #[error("a thread of the agent ended by itself: the log says why, and a restart is safe")]
+    ThreadEnded,
+}
+
+fn start_error(what: &'static str) -> impl FnOnce(std::io::Error) -> AgentError {
+    move |source| AgentError::Start { what, source }
+}
+
+/// Runs an appliance until `stop` is raised: blocking, with threads of its own. At a clean end no card is
+/// being written and the broker knows that the agent stopped.
+///
+/// # Errors
+/// Any [`AgentError`].
+pub fn run(config: Config, stop: StopFlag) -> Result<(), AgentError> {
+    config.check()?;
+    // Refused when the process has one already, which is then used.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (mut agent, events) = Agent::start(config)?;
+    let result = agent.work(&events, &stop);
+    drop(events);
+    agent.end();
+    result
+}
+
+/// Everything the main thread holds.
+struct Agent {
+    shop: Shop,
+    outbox: Outbox,
+    clock: Clock,
+    devices: Devices,
+    fetcher: Option<Fetcher>,
+    link: Link,
+    session: Session,
+    /// Told of every slot's state; `None` without virtual slots.
+    operator: Option<SyncSender<Told>>,
+    events: SyncSender<Event>,
+    /// What this thread tells itself: it must not wait for room in its own queue.
+    own: VecDeque<Event>,
+    state: Arc<StateFolder>,
+    writers: BTreeMap<(SlotId, u64), StopFlag>,
+    slots_stop: StopFlag,
+    key: Arc<SigningKey>,
+    appliance: ApplianceId,
+    config: Config,
+    cache: Cache,
+    received: Arc<AtomicU64>,
+    threads: Vec<JoinHandle<()>>,
+    started: Instant,
+    /// When health was last published, and how many bytes had been received.
+    health: (Instant, u64),
+}
+
+impl Agent {
+    /// Starts all threads and carries out the shop's first effects.
+    fn start(config: Config) -> Result<(Self, Receiver<Event>), AgentError> {
+        let state = Arc::new(StateFolder::open(&config.data.join("state"), LOCK_PATIENCE)?);
+        let key = state.key()?;
+        let appliance = appliance_id(&key.verifying_key());
+        let (outbox, history) = Outbox::open(&state.path("outbox"))?;
+        let cache = Cache::open(&config.data.join("cache")).map_err(start_error("the cache"))?;
+        let (events, happened) = sync_channel(EVENTS);
+        let (clock, devices, session) = (Clock::default(), Devices::default(), Session::default());
+        let mut effects = Vec::new();
+        let shop = Shop::start(clock.now(), history, &config.slot_ids(), &mut effects);
+        tracing::info!(%appliance, boot = shop.history().boot(), "starting");
+
+        let http = http::client();
+        let received = Arc::new(AtomicU64::new(0));
+        let fetcher = Fetcher::new(Shared {
+            http: http.clone(),
+            session: session.clone(),
+            cache: cache.clone(),
+            clock: clock.clone(),
+            events: events.clone(),
+            received: Arc::clone(&received),
+        });
+        let hardware = machine::hardware();
+        let label = join_file::read(&config.join).map(|f| f.label).ok();
+        let label = label.or_else(|| state.member().map(|m| m.label)).unwrap_or_default();
+        let (link, line) = mqtt::start(LinkConfig {
+            appliance,
+            boot: shop.history().boot(),
+            info: info(&config, label, hardware.clone()),
+            session: session.clone(),
+            clock: clock.clone(),
+            events: events.clone(),
+        })
+        .map_err(start_error("the line to the broker"))?;
+        let mut agent = Self {
+            shop,
+            outbox,
+            clock,
+            devices,
+            fetcher: Some(fetcher),
+            link,
+            session,
+            operator: None,
+            events,
+            own: VecDeque::new(),
+            state: Arc::clone(&state),
+            writers: BTreeMap::new(),
+            slots_stop: StopFlag::new(),
+            key: Arc::new(key.clone()),
+            appliance,
+            config,
+            cache,
+            received,
+            threads: vec![line],
+            started: Instant::now(),
+            health: (Instant::now(), 0),
+        };
+        // This start is on record before anybody hears of it.
+        agent.carry_out(effects)?;
+        let last_desired = state.desired();
+        agent.start_threads(http, Identity { key, hardware }, state)?;
+        // Leases go on while nobody is there to repeat them.
+        if let Some(desired) = last_desired {
+            agent.step(Event::Desired(Box::new(desired)))?;
+        }
+        Ok((agent, happened))
+    }
+
+    fn start_threads(
+        &mut self,
+        http: ureq::Agent,
+        identity: Identity,
+        state: Arc<StateFolder>,
+    ) -> Result<(), AgentError> {
+        let bench = state.path("bench.json");
+        let session = session::start(&self.session, http, identity, state, self.config.join.clone());
+        self.threads.push(session.map_err(start_error("the session"))?);
+        for slot in self.config.slots.clone() {
+            let (devices, events) = (self.devices.clone(), self.events.clone());
+            let thread = fixed_slots::start(slot, devices, events, self.slots_stop.clone());
+            self.threads.push(thread.map_err(start_error("the slots"))?);
+        }
+        if let Some(simulate) = self.config.simulate.clone().filter(|s| s.slots > 0) {
+            let folder = simulate.cards.clone().unwrap_or_else(|| self.config.data.join("cards"));
+            let (tell, told) = sync_channel(TOLD);
+            let (devices, events) = (self.devices.clone(), self.events.clone());
+            let thread = virtual_bench::start(simulate, &folder, bench, devices, events, told);
+            self.threads.push(thread.map_err(start_error("the virtual bench"))?);
+            for (slot, state) in self.shop.shown() {
+                // The queue is empty and longer than the slots are many.
+                let _ = tell.try_send((slot.clone(), state.state));
+            }
+            self.operator = Some(tell);
+        }
+        Ok(())
+    }
+
+    fn work(&mut self, events: &Receiver<Event>, stop: &StopFlag) -> Result<(), AgentError> {
+        let mut ending: Option<Instant> = None;
+        loop {
+            let event = match events.recv_timeout(TICK) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout) => Event::Tick,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
+            self.step(event)?;
+            if stop.is_stopped() && ending.is_none() {
+                tracing::info!("stopping");
+                ending = Some(Instant::now());
+                self.step(Event::Stop)?;
+            }
+            if let Some(since) = ending
+                && (self.shop.is_quiet() || since.elapsed() > END_LIMIT)
+            {
+                return Ok(());
+            }
+            if ending.is_none() && self.threads.iter().any(JoinHandle::is_finished) {
+                return Err(AgentError::ThreadEnded);
+            }
+            self.publish_health();
+        }
+    }
+
+    fn step(&mut self, event: Event) -> Result<(), AgentError> {
+        self.own.push_back(event);
+        while let Some(event) = self.own.pop_front() {
+            self.take(event)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event) -> Result<(), AgentError> {
+        if let Event::Desired(desired) = &event
+            && self.shop.desired() != Some(&**desired)
+        {
+            self.state.keep_desired(desired);
+        }
+        if let Event::Slot { slot, event: SlotEvent::Ended { job, .. } } = &event {
+            self.writers.remove(&(slot.clone(), *job));
+        }
+        let acked = matches!(event, Event::Acked(_));
+        let mut effects = Vec::new();
+        self.shop.step(self.clock.now(), event, &mut effects);
+        self.carry_out(effects)?;
+        if acked {
+            self.outbox.compact_if_long(self.shop.history())?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effects: Vec<Effect>) -> Result<(), AgentError> {
+        for effect in effects {
+            match effect {
+                Effect::Append(record) => self.outbox.append(&record)?,
+                Effect::Show(slot, state) => self.show(slot, &state),
+                Effect::Publish(message) => self.publish(message),
+                Effect::Probe { slot, visit } => self.probe(slot, visit),
+                Effect::Write { slot, job, card_size, work } => self.write(slot, job, card_size, *work),
+                Effect::Stop { slot, job } => {
+                    if let Some(stop) = self.writers.get(&(slot, job)) {
+                        stop.stop();
+                    }
+                }
+                Effect::Fetch { image, warehouses } => {
+                    let rule =
+                        self.shop.desired().map(|d| SignatureRule::from(&d.settings)).unwrap_or_default();
+                    if let Some(fetcher) = &mut self.fetcher
+                        && let Err(fault) = fetcher.fetch(image, warehouses, rule)
+                    {
+                        self.own.push_back(Event::ImageRefused { image, fault });
+                    }
+                }
+                Effect::Abandon(image) => {
+                    if let Some(fetcher) = &mut self.fetcher {
+                        fetcher.abandon(image);
+                    }
+                }
+                Effect::ReplyLogs(id) => {
+                    let text = logs::ring().newest(LOG_REPLY_SIZE);
+                    let ok = !text.is_empty();
+                    let text = if ok { text } else { "this process keeps no log for replies".into() };
+                    self.link.publish(ApplianceTopic::CmdReply, &CommandReply { v: VERSION, id, ok, text });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&self, slot: SlotId, state: &SlotState) {
+        tracing::info!(%slot, state = ?state.state, task = ?state.task.map(|t| t.to_string()), fault = ?state.fault.as_ref().map(|f| &f.text), "slot");
+        self.link.publish(ApplianceTopic::SlotState(slot.clone()), state);
+        if let Some(operator) = &self.operator
+            && let Err(TrySendError::Full(_)) = operator.try_send((slot, state.state))
+        {
+            tracing::error!("the virtual operator does not keep up");
+        }
+    }
+
+    fn publish(&self, message: Message) {
+        match message {
+            Message::Progress(slot, progress) => {
+                self.link.publish(ApplianceTopic::SlotProgress(slot), &progress);
+            }
+            Message::Fact(fact) => self.link.publish(ApplianceTopic::Event, &fact),
+            Message::Reported(reported) => self.link.publish(ApplianceTopic::Reported, &reported),
+            Message::Reply(reply) => self.link.publish(ApplianceTopic::CmdReply, &reply),
+        }
+    }
+
+    fn probe(&self, slot: SlotId, visit: u64) {
+        let Some(device) = self.devices.get(&slot) else { return };
+        let (devices, events, probed) = (self.devices.clone(), self.events.clone(), slot.clone());
+        let look = move || {
+            let probed_safely = std::panic::catch_unwind(|| probe::probe(&device.path));
+            let (finding, identity) = probed_safely.unwrap_or_else(|_| {
+                let failure = Failure::new("probe_panicked", "the look at the card broke off", Remedy::Bug);
+                (Finding::Failed(failure), None)
+            });
+            if let Some(identity) = identity {
+                devices.probed(&probed, identity);
+            }
+            // Fails only when the agent has ended.
+            let _ = events.send(Event::Slot { slot: probed, event: SlotEvent::Probed { visit, finding } });
+        };
+        if let Err(error) = std::thread::Builder::new().name(format!("probe-{slot}")).spawn(look) {
+            tracing::error!(%slot, %error, "no thread to look at the card with: take it out and put it in again");
+        }
+    }
+
+    fn write(&mut self, slot: SlotId, job: u64, card_size: u64, work: Work) {
+        let store = self.fetcher.as_ref().and_then(|f| f.store(work.image));
+        // A device that was not probed is the next card, whose arrival still waits in the queue.
+        let device = self.devices.get(&slot).filter(|device| device.probed.is_some());
+        let (Some(store), Some(device)) = (store, device) else {
+            let failure = Failure::new("not_ready", "the image or the card is gone", Remedy::Retry);
+            let event = SlotEvent::Ended { job, result: Err(failure) };
+            return self.own.push_back(Event::Slot { slot, event });
+        };
+        let is_virtual = !self.config.slots.iter().any(|s| s.id == slot);
+        let simulate = self.config.simulate.as_ref().filter(|_| is_virtual);
+        let stop = StopFlag::new();
+        self.writers.insert((slot.clone(), job), stop.clone());
+        let task = writer::Task {
+            job,
+            card_size,
+            work,
+            device,
+            store,
+            key: Arc::clone(&self.key),
+            appliance: self.appliance,
+            shop: self.shop.desired().map(|d| d.settings.shop.clone()).unwrap_or_default(),
+            reader: reader_name(is_virtual).into(),
+            write_bps: simulate.and_then(|s| s.write_bps),
+            clock: self.clock.clone(),
+            events: self.events.clone(),
+            slot: slot.clone(),
+        };
+        if let Err(error) = writer::start(task, stop) {
+            let text = format!("no thread to write with: {error}");
+            let event = SlotEvent::Ended { job, result: Err(Failure::new("no_thread", text, Remedy::Retry)) };
+            self.own.push_back(Event::Slot { slot, event });
+        }
+    }
+
+    fn publish_health(&mut self) {
+        let since = self.health.0.elapsed();
+        if since < HEALTH_EVERY {
+            return;
+        }
+        let received = self.received.load(Ordering::Relaxed);
+        let (cache_free_bytes, cache_used_bytes) = self.cache.usage();
+        let health = Health {
+            v: VERSION,
+            temperature_c: machine::temperature_c(),
+            cache_used_bytes,
+            cache_free_bytes,
+            link_bps: ((received - self.health.1) as f64 / since.as_secs_f64()) as u64,
+            clock_offset_ms: self.clock.offset_ms(),
+            uptime_s: self.started.elapsed().as_secs(),
+        };
+        self.health = (Instant::now(), received);
+        self.link.publish(ApplianceTopic::Health, &health);
+    }
+
+    /// Ends all threads; what does not end in time is left to the process's end.
+    fn end(mut self) {
+        tracing::debug!(standing = ?self.session.standing(), "ending");
+        self.writers.values().for_each(StopFlag::stop);
+        self.link.end(self.shop.history().boot());
+        self.session.end();
+        self.slots_stop.stop();
+        drop(self.operator.take());
+        if let Some(fetcher) = self.fetcher.take() {
+            fetcher.end();
+        }
+        let until = Instant::now() + Duration::from_secs(5);
+        for thread in std::mem::take(&mut self.threads) {
+            while !thread.is_finished() && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if thread.is_finished() && thread.join().is_err() {
+                tracing::error!("a thread panicked");
+            }
+        }
+    }
+}
+
+fn reader_name(is_virtual: bool) -> &'static str {
+    if is_virtual { "virtual slot" } else { "fixed device" }
+}
+
+/// What the broker is told of this machine at every connect.
+fn info(config: &Config, label: String, hardware: Hardware) -> Info {
+    let fixed: BTreeMap<&SlotId, &PathBuf> = config.slots.iter().map(|s| (&s.id, &s.device)).collect();
+    let slot_info = |slot: SlotId| {
+        let is_virtual = !fixed.contains_key(&slot);
+        let port_path = if is_virtual { format!("virtual/{slot}") } else { format!("fixed/{slot}") };
+        SlotInfo { slot, port_path, reader: reader_name(is_virtual).into() }
+    };
+    Info {
+        v: VERSION,
+        agent_version: env!("CARGO_PKG_VERSION").into(),
+        label,
+        hardware,
+        slots: config.slot_ids().into_iter().map(slot_info).collect(),
+        capabilities: vec!["discard".into()],
+    }
+}
+
+#[cfg(test)]
+mod tests;
