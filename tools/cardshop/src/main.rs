@@ -1,0 +1,76 @@
+//! The command people type. Parses the words, installs the one crypto provider and the log, and hands over to
+//! one module per command; what each returns becomes the exit code.
+
+mod build;
+mod cards;
+mod demo;
+mod exit;
+mod image;
+mod keys;
+mod report;
+mod services;
+mod up;
+
+use clap::{Parser, Subcommand};
+
+/// Makes SD cards with offline content: from an order to verified cards.
+#[derive(Parser)]
+#[command(name = "cardshop", version, arg_required_else_help = true)]
+struct Cli {
+    /// Print one JSON object per event instead of text.
+    #[arg(long, global = true, env = "CARDSHOP_JSON")]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Up(up::Up),
+    Scheduler(up::SchedulerOnly),
+    Broker(up::BrokerOnly),
+    Warehouse(up::WarehouseOnly),
+    Creator(up::CreatorOnly),
+    Index(image::IndexCommand),
+    Build(build::Build),
+    Write(cards::Write),
+    Verify(cards::VerifyCommand),
+    Probe(cards::Probe),
+    Card(cards::Card),
+}
+
+fn main() -> std::process::ExitCode {
+    let cli = Cli::parse();
+    start_log();
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .expect("nothing else installs a crypto provider");
+    let output = report::Output { json: cli.json };
+    let result = match cli.command {
+        Command::Demo(command) => command.run(&output),
+        Command::Up(command) => command.run(&output),
+        Command::Scheduler(command) => command.run(&output),
+        Command::Broker(command) => command.run(&output),
+        Command::Warehouse(command) => command.run(&output),
+        Command::Creator(command) => command.run(&output),
+        Command::Index(command) => command.run(&output),
+        Command::Build(command) => command.run(&output),
+        Command::Write(command) => command.run(&output),
+        Command::Verify(command) => command.run(&output),
+        Command::Probe(command) => command.run(&output),
+        Command::Card(command) => command.run(&output),
+    };
+    let ending = result.unwrap_or_else(|error| {
+        output.failure(&error);
+        exit::of_error(&error)
+    });
+    std::process::ExitCode::from(ending as u8)
+}
+
+/// Logs go to standard error, by default warnings only; `RUST_LOG` says otherwise.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}

@@ -1,0 +1,327 @@
+//! `cardshop up` and the services alone: `scheduler`, `broker`, `warehouse`, `creator`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use cardshop_card::StopFlag;
+use cardshop_creator::worker;
+use cardshop_protocol::token::SharedKeys;
+use cardshop_scheduler::Scheduler;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::exit::{Ending, stop_flag, wrong_usage};
+use crate::keys;
+use crate::report::Output;
+use crate::services::{self, Addresses, Site, WebServer, broker_config, warehouse_config};
+
+const HTTP_PORT: u16 = 8080;
+const WAREHOUSE_PORT: u16 = 8081;
+const MQTT_PORT: u16 = 1883;
+/// How often a command that stays up looks whether it should end.
+pub(crate) const STOP_POLL: Duration = Duration::from_millis(100);
+
+/// Runs scheduler, pages, broker and warehouse in one process.
+///
+/// Example: cardshop up --data /var/lib/cardshop --with-creator
+///
+/// Settings: a flag, else its CARDSHOP_* variable, else the line of the same name in the --config file.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Up {
+    /// Where everything is kept.
+    #[arg(long, env = "CARDSHOP_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Settings in TOML: data, listen, warehouse_listen, mqtt_listen, with_creator.
+    #[arg(long, env = "CARDSHOP_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    listen: Listen,
+    /// Also run a creator.
+    #[arg(long, env = "CARDSHOP_WITH_CREATOR", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    with_creator: Option<bool>,
+}
+
+/// Where to listen.
+#[derive(clap::Args, Clone, Copy)]
+pub(crate) struct Listen {
+    /// Address of web and API; with port 0 all services take free ports [default: 127.0.0.1:8080].
+    #[arg(long, env = "CARDSHOP_LISTEN", value_name = "ADDR:PORT")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Address of the warehouse [default: the web address with port 8081].
+    #[arg(long, env = "CARDSHOP_WAREHOUSE_LISTEN", value_name = "ADDR:PORT")]
+    pub(crate) warehouse_listen: Option<SocketAddr>,
+    /// Address of the broker [default: the web address with port 1883].
+    #[arg(long, env = "CARDSHOP_MQTT_LISTEN", value_name = "ADDR:PORT")]
+    pub(crate) mqtt_listen: Option<SocketAddr>,
+}
+
+impl Listen {
+    /// Fills in what is not said.
+    pub(crate) fn addresses(self, default_http: SocketAddr) -> Addresses {
+        let http = self.listen.unwrap_or(default_http);
+        let beside = |port| SocketAddr::new(http.ip(), if http.port() == 0 { 0 } else { port });
+        Addresses {
+            http,
+            warehouse: self.warehouse_listen.unwrap_or_else(|| beside(WAREHOUSE_PORT)),
+            mqtt: self.mqtt_listen.unwrap_or_else(|| beside(MQTT_PORT)),
+        }
+    }
+}
+
+/// What a `--config` file may say.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct UpFile {
+    data: Option<PathBuf>,
+    listen: Option<SocketAddr>,
+    warehouse_listen: Option<SocketAddr>,
+    mqtt_listen: Option<SocketAddr>,
+    with_creator: Option<bool>,
+}
+
+impl UpFile {
+    fn read(path: Option<&Path>) -> anyhow::Result<Self> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        toml::from_str(&text).with_context(|| path.display().to_string())
+    }
+}
+
+impl Up {
+    pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
+        let file = UpFile::read(self.config.as_deref())?;
+        let data = self
+            .data
+            .or(file.data)
+            .ok_or_else(|| wrong_usage("where should everything be kept? say --data DIR"))?;
+        let listen = Listen {
+            listen: self.listen.listen.or(file.listen),
+            warehouse_listen: self.listen.warehouse_listen.or(file.warehouse_listen),
+            mqtt_listen: self.listen.mqtt_listen.or(file.mqtt_listen),
+        };
+        let addresses = listen.addresses(SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)));
+        let with_creator = self.with_creator.or(file.with_creator).unwrap_or(false);
+        let stop = stop_flag();
+        runtime()?.block_on(async {
+            let site = Site::start(&data, addresses).await?;
+            output.event(site.ready());
+            output.line(format_args!("web and API  {}", site.http));
+            output.line(format_args!("warehouse    {}", site.warehouse));
+            output.line(format_args!("MQTT         {}", site.mqtt));
+            if let Some(login) = &site.first_login {
+                output.line(format_args!("first login  {} {} (shown once)", login.username, login.password));
+            }
+            let creator = if with_creator { Some(start_creator(&site, &data, &stop).await?) } else { None };
+            let ended = tokio::select! {
+                () = wait(&stop) => Ok(Ending::Done),
+                error = site.broker_died() => Err(error.into()),
+            };
+            stop.stop();
+            if let Some(creator) = creator {
+                let _ = tokio::task::spawn_blocking(move || creator.join()).await;
+            }
+            site.shutdown().await;
+            ended
+        })
+    }
+}
+
+/// A creator beside the scheduler.
+async fn start_creator(site: &Site, data: &Path, stop: &StopFlag) -> anyhow::Result<JoinHandle<()>> {
+    let (username, password) = site.scheduler.local_creator().await?;
+    let config = worker::Config::new(&site.http, &username, &password, &data.join("creator"));
+    Ok(run_creator(config, stop.clone()))
+}
+
+/// Runs a creator in a thread of its own.
+pub(crate) fn run_creator(config: worker::Config, stop: StopFlag) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        if let Err(error) = worker::run(config, stop) {
+            tracing::error!(%error, "the creator ended");
+        }
+    })
+}
+
+/// Runs the scheduler with API and pages alone.
+///
+/// Example: cardshop scheduler --data /var/lib/cardshop --mqtt mqtt://127.0.0.1:1883 --warehouse http://127.0.0.1:8081
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct SchedulerOnly {
+    /// Where the state is kept; the scheduler's own files lie in DIR/scheduler.
+    #[arg(long, env = "CARDSHOP_DATA", value_name = "DIR")]
+    data: PathBuf,
+    /// Address of web and API.
+    #[arg(long, env = "CARDSHOP_LISTEN", value_name = "ADDR:PORT", default_value_t = SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)))]
+    listen: SocketAddr,
+    /// The broker.
+    #[arg(long, env = "CARDSHOP_MQTT", value_name = "URL", default_value_t = format!("mqtt://127.0.0.1:{MQTT_PORT}"))]
+    mqtt: String,
+    /// The warehouses; say it again for each.
+    #[arg(
+        long,
+        env = "CARDSHOP_WAREHOUSE",
+        value_name = "URL",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:8081"
+    )]
+    warehouse: Vec<String>,
+}
+
+impl SchedulerOnly {
+    pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
+        let stop = stop_flag();
+        runtime()?.block_on(async {
+            let listener = services::bind(self.listen).await?;
+            let http = format!("http://{}", listener.local_addr()?);
+            let (scheduler, first_login) = Scheduler::open(cardshop_scheduler::Config {
+                data: self.data.join("scheduler"),
+                public_url: http.clone(),
+                mqtt_url: self.mqtt,
+                warehouses: self.warehouse,
+                admin_password: None,
+            })
+            .await?;
+            let web = WebServer::start(listener, &scheduler);
+            let background = scheduler.start_background();
+            output.event(json!({"event": "ready", "http": http,
+                "username": first_login.as_ref().map(|l| &l.username), "password": first_login.as_ref().map(|l| &l.password)}));
+            output.line(format_args!("web and API  {http}"));
+            if let Some(login) = &first_login {
+                output.line(format_args!("first login  {} {} (shown once)", login.username, login.password));
+            }
+            wait(&stop).await;
+            background.shutdown().await;
+            web.shutdown().await;
+            Ok(Ending::Done)
+        })
+    }
+}
+
+/// Runs the broker alone.
+///
+/// Example: cardshop broker --data /var/lib/cardshop --scheduler http://127.0.0.1:8080
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct BrokerOnly {
+    /// Where the state is kept; the broker's own files lie in DIR/broker.
+    #[arg(long, env = "CARDSHOP_DATA", value_name = "DIR")]
+    data: PathBuf,
+    /// Address to listen on.
+    #[arg(long, env = "CARDSHOP_MQTT_LISTEN", value_name = "ADDR:PORT", default_value_t = SocketAddr::from(([127, 0, 0, 1], MQTT_PORT)))]
+    listen: SocketAddr,
+    /// The scheduler whose tokens are good here.
+    #[arg(long, env = "CARDSHOP_SERVER", value_name = "URL", default_value_t = format!("http://127.0.0.1:{HTTP_PORT}"))]
+    scheduler: String,
+}
+
+impl BrokerOnly {
+    pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
+        let stop = stop_flag();
+        runtime()?.block_on(async {
+            let keys = SharedKeys::default();
+            let running =
+                cardshop_broker::start(broker_config(&self.data, self.listen), keys.clone()).await?;
+            keys::keep_fresh(&self.scheduler, keys, stop.clone());
+            let mqtt = format!("mqtt://{}", running.address());
+            output.event(json!({"event": "ready", "mqtt": mqtt}));
+            output.line(format_args!("MQTT         {mqtt}"));
+            let ended = tokio::select! {
+                () = wait(&stop) => Ok(Ending::Done),
+                error = running.died() => Err(error.into()),
+            };
+            stop.stop();
+            running.shutdown().await;
+            ended
+        })
+    }
+}
+
+/// Runs the warehouse alone.
+///
+/// Example: cardshop warehouse --data /srv/cardshop --scheduler http://127.0.0.1:8080
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct WarehouseOnly {
+    /// Where the state is kept; images lie in DIR/warehouse.
+    #[arg(long, env = "CARDSHOP_DATA", value_name = "DIR")]
+    data: PathBuf,
+    /// Address to listen on.
+    #[arg(long, env = "CARDSHOP_WAREHOUSE_LISTEN", value_name = "ADDR:PORT", default_value_t = SocketAddr::from(([127, 0, 0, 1], WAREHOUSE_PORT)))]
+    listen: SocketAddr,
+    /// The scheduler whose tokens are good here.
+    #[arg(long, env = "CARDSHOP_SERVER", value_name = "URL", default_value_t = format!("http://127.0.0.1:{HTTP_PORT}"))]
+    scheduler: String,
+}
+
+impl WarehouseOnly {
+    pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
+        let stop = stop_flag();
+        runtime()?.block_on(async {
+            let keys = SharedKeys::default();
+            let config = warehouse_config(&self.data, self.listen);
+            let running = cardshop_warehouse::start(config, keys.clone()).await?;
+            keys::keep_fresh(&self.scheduler, keys, stop.clone());
+            let url = format!("http://{}", running.address());
+            output.event(json!({"event": "ready", "warehouse": url}));
+            output.line(format_args!("warehouse    {url}"));
+            wait(&stop).await;
+            running.shutdown().await;
+            Ok(Ending::Done)
+        })
+    }
+}
+
+/// Runs a creator: claims creation tasks, builds images, puts them into the warehouse.
+///
+/// Example: cardshop creator --server http://127.0.0.1:8080 --username creator --password-file creator.pw --work /var/tmp/creator
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct CreatorOnly {
+    /// The scheduler.
+    #[arg(long, env = "CARDSHOP_SERVER", value_name = "URL", default_value_t = format!("http://127.0.0.1:{HTTP_PORT}"))]
+    server: String,
+    /// Account with the role creator.
+    #[arg(long, env = "CARDSHOP_USERNAME", default_value = "creator")]
+    username: String,
+    /// File with the account's password; without it CARDSHOP_PASSWORD is read.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Where images are built and downloads kept.
+    #[arg(long, env = "CARDSHOP_WORK", value_name = "DIR")]
+    work: PathBuf,
+}
+
+impl CreatorOnly {
+    pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
+        let password = match &self.password_file {
+            Some(path) => {
+                std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+            }
+            None => std::env::var("CARDSHOP_PASSWORD")
+                .map_err(|_| wrong_usage("no password: say --password-file FILE or set CARDSHOP_PASSWORD"))?,
+        };
+        let config = worker::Config::new(&self.server, &self.username, password.trim_end(), &self.work);
+        output.event(json!({"event": "ready", "server": config.server}));
+        output.line(format_args!("creator of {}", config.server));
+        worker::run(config, stop_flag())?;
+        Ok(Ending::Done)
+    }
+}
+
+/// The runtime of the network services.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn wait(stop: &StopFlag) {
+    while !stop.is_stopped() {
+        tokio::time::sleep(STOP_POLL).await;
+    }
+}

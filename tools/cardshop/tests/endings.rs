@@ -1,0 +1,193 @@
+//! How commands end: exit codes, Ctrl-C at every stage, words that are missing, ports and folders that are taken.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::*;
+use serde_json::Value;
+
+const MIB: usize = 1 << 20;
+
+/// Starts a command with its output to be read.
+fn spawn(command: &mut Command) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap());
+    (child, lines)
+}
+
+/// What Ctrl-C sends.
+fn interrupt(child: &Child) {
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+}
+
+/// Its exit code and everything it said after what was read.
+fn ending(mut child: Child, mut lines: BufReader<std::process::ChildStdout>) -> (Option<i32>, String) {
+    let mut text = String::new();
+    lines.read_to_string(&mut text).unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    (child.wait().unwrap().code(), text)
+}
+
+fn next_event(lines: &mut BufReader<std::process::ChildStdout>) -> Value {
+    let mut line = String::new();
+    assert!(lines.read_line(&mut line).unwrap() > 0, "it said nothing more");
+    serde_json::from_str(&line).unwrap()
+}
+
+fn run(command: &mut Command) -> (Option<i32>, String) {
+    let (child, lines) = spawn(command);
+    ending(child, lines)
+}
+
+/// An image of data only and a used card that is large enough.
+fn image_and_card(folder: &Path, size: usize) -> (std::path::PathBuf, std::path::PathBuf) {
+    let (image, card) = (folder.join("a.img"), folder.join("card"));
+    std::fs::write(&image, noise(size, 1)).unwrap();
+    std::fs::write(&card, noise(size + MIB, 2)).unwrap();
+    (image, card)
+}
+
+#[test]
+fn nothing_is_erased_without_a_yes_and_json_is_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, card) = image_and_card(folder.path(), MIB);
+    for words in [&["write"][..], &["--json", "write"]] {
+        let (code, text) = run(cardshop().args(words).arg(&image).arg(&card));
+        assert_eq!(code, Some(3), "{text}");
+        assert!(text.contains("--yes"), "{text}");
+    }
+    assert!(std::fs::read(&card).unwrap() == noise(2 * MIB, 2));
+}
+
+#[test]
+fn a_packed_image_and_an_address_are_refused_before_the_card_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, card) = image_and_card(folder.path(), MIB);
+    let packed = folder.path().join("school.img.xz");
+    std::fs::write(&packed, noise(MIB, 3)).unwrap();
+    for source in [packed.as_path(), Path::new("https://example.org/school.img")] {
+        let (code, text) = run(cardshop().arg("write").arg(source).arg(&card).arg("--yes"));
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains("first"), "it says what to do: {text}");
+    }
+    assert!(std::fs::read(&card).unwrap() == noise(2 * MIB, 2));
+}
+
+#[test]
+fn an_interrupted_write_ends_with_130_and_leaves_a_card_that_does_not_boot() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, card) = image_and_card(folder.path(), 192 * MIB);
+    let (child, mut lines) = spawn(cardshop().args(["--json", "write", "--yes"]).arg(&image).arg(&card));
+    while next_event(&mut lines)["phase"] != "writing" {}
+    interrupt(&child);
+    let (code, text) = ending(child, lines);
+    assert_eq!(code, Some(130), "{text}");
+    let mut start = vec![1; 512];
+    std::fs::File::open(&card).unwrap().read_exact_at(&mut start, 0).unwrap();
+    assert!(start.iter().all(|b| *b == 0), "the partition table is gone");
+}
+
+#[test]
+fn a_card_is_written_to_its_end_when_nobody_reads_what_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, card) = image_and_card(folder.path(), 4 * MIB);
+    let (mut child, lines) = spawn(cardshop().args(["write", "--yes"]).arg(&image).arg(&card));
+    drop(lines);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(std::fs::read(&card).unwrap()[..4 * MIB] == noise(4 * MIB, 1));
+}
+
+#[test]
+fn sizing_that_waits_for_a_silent_server_can_be_interrupted() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let recipe = folder.path().join("r.yaml");
+    let text = format!("files: [{{to: /data/x, url: \"http://{}/x\"}}]\n", server.local_addr().unwrap());
+    std::fs::write(&recipe, text).unwrap();
+    for check in [&["--check"][..], &[]] {
+        let mut command = cardshop();
+        command.arg("build").arg(&recipe).arg("-o").arg(folder.path().join("i.img")).args(check);
+        let (child, lines) = spawn(&mut command);
+        let _silent = server.accept().unwrap();
+        interrupt(&child);
+        let (code, text) = ending(child, lines);
+        assert_eq!(code, Some(130), "{text}");
+    }
+}
+
+#[test]
+fn a_demo_can_be_interrupted_while_its_appliance_joins_and_while_it_waits_for_cards() {
+    for stage in ["ready", "order"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = cardshop();
+        command.args(["--json", "demo", "--exit-when-done", "--data"]).arg(folder.path().join("shop"));
+        let (child, mut lines) = spawn(&mut command);
+        while next_event(&mut lines)["event"] != stage {}
+        interrupt(&child);
+        let (code, text) = ending(child, lines);
+        assert_eq!(code, Some(130), "at {stage}: {text}");
+        assert!(!text.contains("\"error\""), "an interrupt is no error: {text}");
+    }
+}
+
+#[test]
+fn missing_words_are_wrong_usage_and_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let work = folder.path().join("work");
+    let up = run(cardshop().arg("up").env_remove("CARDSHOP_DATA"));
+    let creator = run(cardshop().args(["creator", "--work"]).arg(&work).env_remove("CARDSHOP_PASSWORD"));
+    for ((code, text), word) in [(up, "--data"), (creator, "--password-file")] {
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[test]
+fn a_flag_goes_before_a_variable_and_a_variable_before_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("up.toml");
+    std::fs::write(&file, "listen = \"127.0.0.2:0\"\nwith_creator = true\n").unwrap();
+    let listens_at = |name: &str, variable: Option<&str>, words: &[&str]| {
+        let data = folder.path().join(name);
+        let mut command = cardshop();
+        command.args(["--json", "up", "--config"]).arg(&file).arg("--data").arg(&data).args(words);
+        if let Some(address) = variable {
+            command.env("CARDSHOP_LISTEN", address).env("CARDSHOP_WITH_CREATOR", "false");
+        }
+        let (child, mut lines) = spawn(&mut command);
+        let http = next_event(&mut lines)["http"].as_str().unwrap().to_owned();
+        interrupt(&child);
+        assert_eq!(ending(child, lines).0, Some(0));
+        (http.split(':').nth(1).unwrap().to_owned(), data.join("creator").exists())
+    };
+    assert_eq!(listens_at("a", None, &[]), ("//127.0.0.2".into(), true));
+    assert_eq!(listens_at("b", Some("127.0.0.3:0"), &[]), ("//127.0.0.3".into(), false));
+    let words = ["--listen", "127.0.0.4:0", "--with-creator"];
+    assert_eq!(listens_at("c", Some("127.0.0.3:0"), &words), ("//127.0.0.4".into(), true));
+}
+
+#[test]
+fn ports_and_folders_that_are_taken_are_named_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for word in ["--listen", "--warehouse-listen", "--mqtt-listen"] {
+        let data = folder.path().join(word);
+        let (code, text) = run(cardshop().args(["demo", "--data"]).arg(&data).args([word, &taken]));
+        assert_eq!(code, Some(1), "{text}");
+        assert!(text.contains(&taken) && text.contains(&format!("{word} ADDR:PORT")), "{text}");
+    }
+    let shop = folder.path().join("shop");
+    std::fs::create_dir_all(shop.join("scheduler")).unwrap();
+    let (code, text) = run(cardshop().args(["demo", "--data"]).arg(&shop));
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("cardshop up --data"), "{text}");
+}
