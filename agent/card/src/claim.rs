@@ -18,7 +18,7 @@ use crate::error::CardError;
 use crate::facts::{KernelView, gather, gather_open};
 use crate::interlock::{DeviceClass, DeviceFacts, Exclusive, Policy, check};
 
-/// How often a block device that is in use is tried again: udev locks a new card for moments while it looks at
+/// How often a card that is in use is tried again: udev locks a new card for moments while it looks at
 /// it, and a program that was just forked holds what its parent had open until it is executed.
 const BUSY_TRIES: u32 = 40;
 /// Between two tries; together 2 s.
@@ -117,8 +117,7 @@ fn take(before: DeviceFacts, policy: &Policy) -> Result<ClaimedCard, CardError> 
         options.custom_flags(libc::O_DIRECT | libc::O_EXCL | libc::O_CLOEXEC);
     }
     options.write(true);
-    let tries = if before.block_size.is_some() { BUSY_TRIES } else { 1 };
-    let Some(file) = open_alone(path, &options, tries)? else {
+    let Some(file) = open_alone(path, &options)? else {
         return Err(refuse(&DeviceFacts { exclusive: Exclusive::Busy, ..before }, policy));
     };
 
@@ -151,8 +150,8 @@ fn refuse(facts: &DeviceFacts, policy: &Policy) -> CardError {
 }
 
 /// Opens and locks what nobody else has; nothing when somebody had it at every try.
-fn open_alone(path: &Path, options: &OpenOptions, tries: u32) -> Result<Option<Flock<File>>, CardError> {
-    for attempt in 1..=tries {
+fn open_alone(path: &Path, options: &OpenOptions) -> Result<Option<Flock<File>>, CardError> {
+    for attempt in 1..=BUSY_TRIES {
         match options.open(path) {
             Ok(file) => match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(locked) => return Ok(Some(locked)),
@@ -162,7 +161,7 @@ fn open_alone(path: &Path, options: &OpenOptions, tries: u32) -> Result<Option<F
             Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => (),
             Err(error) => return Err(open_error(path, error)),
         }
-        if attempt < tries {
+        if attempt < BUSY_TRIES {
             thread::sleep(BUSY_PAUSE);
         }
     }
