@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A card that can be read and compared: a claimed one, or one opened only for that.
 pub struct ReadableCard {
-    pub(crate) device: Box<dyn CardDevice>,
+    pub(crate) device: Arc<dyn CardDevice>,
     facts: DeviceFacts,
 }
 
@@ -47,10 +48,10 @@ impl ReadableCard {
         let facts =
             gather_open(&KernelView::default(), path, Some(&file)).map_err(|e| open_error(path, e))?;
         let device = KernelDevice::reading(file, &facts);
-        Ok(Self { device: Box::new(device), facts })
+        Ok(Self { device: Arc::new(device), facts })
     }
 
-    pub(crate) fn new(device: Box<dyn CardDevice>, facts: DeviceFacts) -> Self {
+    pub(crate) fn new(device: Arc<dyn CardDevice>, facts: DeviceFacts) -> Self {
         Self { device, facts }
     }
 
@@ -74,7 +75,7 @@ impl std::fmt::Debug for ClaimedCard {
 }
 
 impl ClaimedCard {
-    pub(crate) fn new(device: Box<dyn CardDevice>, facts: DeviceFacts) -> Self {
+    pub(crate) fn new(device: Arc<dyn CardDevice>, facts: DeviceFacts) -> Self {
         Self(ReadableCard::new(device, facts))
     }
 
@@ -90,8 +91,8 @@ impl ClaimedCard {
     pub fn readable(&mut self) -> &mut ReadableCard {
         &mut self.0
     }
-    pub(crate) fn device(&mut self) -> &mut dyn CardDevice {
-        &mut *self.0.device
+    pub(crate) fn device(&self) -> Arc<dyn CardDevice> {
+        self.0.device.clone()
     }
 }
 
@@ -129,7 +130,7 @@ fn take(before: DeviceFacts, policy: &Policy) -> Result<ClaimedCard, CardError> 
     let policy = Policy { probed: policy.probed.or(Some(before.identity)), ..policy.clone() };
     check(&after, &policy)?;
     let device = KernelDevice::claimed(file, &after);
-    Ok(ClaimedCard::new(Box::new(device), after))
+    Ok(ClaimedCard::new(Arc::new(device), after))
 }
 
 fn open_options(facts: &DeviceFacts) -> OpenOptions {

@@ -25,10 +25,10 @@ pub fn is_freshly_formatted(card: &mut ReadableCard) -> Result<bool, CardError> 
         return Ok(false);
     }
     let mut first = AlignedBuffer::new(FIRST_REQUEST);
-    read_full(&mut *card.device, 0, &mut first)?;
+    read_full(&*card.device, 0, &mut first)?;
     let mut volumes = 0;
     for entry in (0..MBR_ENTRIES).filter(|entry| first[446 + entry * 16..][..16] != [0; 16]) {
-        let volume = GuardedVolume::open(&mut *card.device, entry)?;
+        let volume = GuardedVolume::open(&*card.device, entry)?;
         if !volume.map_or(Ok(false), has_empty_root)? {
             return Ok(false);
         }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::FileExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, PosixFadviseAdvice, fallocate, posix_fadvise};
@@ -14,39 +15,43 @@ use crate::error::{CardError, Operation};
 use crate::interlock::DeviceFacts;
 use crate::ioctl;
 
+/// A card that answers nothing for this long is given up: readers reset a card after 5 to 30 s and go on, and
+/// what takes longer has never come back in time to save the card.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Alignment in memory of every buffer given to a device: the largest logical block size in use.
 pub(crate) const MEMORY_ALIGNMENT: usize = 4096;
 
 /// What the engine does to a card.
 ///
 /// Offset and length of every request are multiples of [`CardDevice::alignment`], and buffers lie on multiples
-/// of 4096 in memory. A transfer may be short, by whole multiples of the alignment.
-pub(crate) trait CardDevice: Send {
+/// of 4096 in memory. A transfer may be short, by whole multiples of the alignment. Several threads may ask at once.
+pub(crate) trait CardDevice: Send + Sync {
     /// Bytes of the card.
     fn size(&self) -> u64;
     /// Bytes that offsets and lengths are multiples of: a power of two up to 4096.
     fn alignment(&self) -> usize;
     /// Reads at `offset`; gives the bytes read.
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
     /// Writes at `offset`; gives the bytes the device acknowledged.
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
     /// Returns when everything acknowledged is on the medium.
-    fn sync(&mut self) -> io::Result<()>;
+    fn sync(&self) -> io::Result<()>;
     /// After it, reads come from the medium and not from memory of this machine.
-    fn drop_caches(&mut self) -> io::Result<()>;
+    fn drop_caches(&self) -> io::Result<()>;
     /// Tells the device that these bytes are of no use; false when it does not know how.
-    fn discard(&mut self, offset: u64, length: u64) -> io::Result<bool>;
+    fn discard(&self, offset: u64, length: u64) -> io::Result<bool>;
+    /// How long it may take over one request before it counts as stuck; nothing for ever.
+    fn patience(&self) -> Option<Duration> {
+        Some(PATIENCE)
+    }
 }
 
 /// Reads all of `buffer`, however short the single reads are.
 ///
 /// # Errors
 /// `Io` (an end of the card before its size included), `Removed`.
-pub(crate) fn read_full(
-    device: &mut dyn CardDevice,
-    offset: u64,
-    buffer: &mut [u8],
-) -> Result<(), CardError> {
+pub(crate) fn read_full(device: &dyn CardDevice, offset: u64, buffer: &mut [u8]) -> Result<(), CardError> {
     let mut done = 0;
     while done < buffer.len() {
         let at = offset + done as u64;
@@ -60,7 +65,7 @@ pub(crate) fn read_full(
 ///
 /// # Errors
 /// `Io`, `Removed`, `WriteProtected`.
-pub(crate) fn write_full(device: &mut dyn CardDevice, offset: u64, bytes: &[u8]) -> Result<(), CardError> {
+pub(crate) fn write_full(device: &dyn CardDevice, offset: u64, bytes: &[u8]) -> Result<(), CardError> {
     let mut done = 0;
     while done < bytes.len() {
         let at = offset + done as u64;
@@ -92,7 +97,7 @@ fn progress_of(
 }
 
 /// Waits until all is on the medium.
-pub(crate) fn sync(device: &mut dyn CardDevice) -> Result<(), CardError> {
+pub(crate) fn sync(device: &dyn CardDevice) -> Result<(), CardError> {
     device.sync().map_err(|error| CardError::from_io(Operation::Sync, 0, error))
 }
 
@@ -198,18 +203,18 @@ impl CardDevice for KernelDevice {
     fn alignment(&self) -> usize {
         self.alignment
     }
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.same_medium()?;
         self.file().read_at(buffer, offset).map_err(|e| self.name_removal(e))
     }
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         self.same_medium()?;
         self.file().write_at(bytes, offset).map_err(|e| self.name_removal(e))
     }
-    fn sync(&mut self) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         self.file().sync_data().map_err(|e| self.name_removal(e))
     }
-    fn drop_caches(&mut self) -> io::Result<()> {
+    fn drop_caches(&self) -> io::Result<()> {
         self.sync()?;
         if self.is_block {
             // Needs CAP_SYS_ADMIN; a plain user's O_DIRECT reads pass the page cache without it.
@@ -220,7 +225,7 @@ impl CardDevice for KernelDevice {
         }
         posix_fadvise(self.file(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).map_err(io::Error::from)
     }
-    fn discard(&mut self, offset: u64, length: u64) -> io::Result<bool> {
+    fn discard(&self, offset: u64, length: u64) -> io::Result<bool> {
         self.same_medium()?;
         let result = if self.is_block {
             ioctl::discard(self.file(), offset, length)
@@ -236,6 +241,10 @@ impl CardDevice for KernelDevice {
             }
             Err(errno) => Err(self.name_removal(errno.into())),
         }
+    }
+    fn patience(&self) -> Option<Duration> {
+        // A sync of a plain file waits for all of it to reach a disk that others use too.
+        self.is_block.then_some(PATIENCE)
     }
 }
 
@@ -273,12 +282,12 @@ mod tests {
             KernelDevice::reading(file, facts)
         };
         let mut buffer = AlignedBuffer::new(4096);
-        let mut same = open(&facts);
+        let same = open(&facts);
         same.write_at(0, &buffer).unwrap();
         same.sync().unwrap();
         // As the kernel counts when another card is put in.
         facts.identity.disk_sequence += 1;
-        let mut other = open(&facts);
+        let other = open(&facts);
         let errors = [
             other.write_at(4096, &buffer).unwrap_err(),
             other.read_at(4096, &mut buffer).unwrap_err(),

@@ -60,6 +60,21 @@ pub enum CardError {
     /// The card was taken out, or its reader is gone.
     #[error("the card was removed")]
     Removed,
+    /// Nothing came back from the device; one request may still be under way.
+    #[error("the card has not answered for {seconds} s")]
+    Stuck {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// What stands behind the card is full: the disk under a loop device or a plain file.
+    #[error("no space is left to write at offset {offset}: make room where the card's file is")]
+    NoSpace {
+        /// First byte of the request.
+        offset: u64,
+    },
+    /// There is no thread to be had.
+    #[error("cannot start a thread")]
+    NoThread(#[source] io::Error),
     /// The device reported an error.
     #[error("the card failed to {operation} at offset {offset}")]
     Io {
@@ -127,6 +142,7 @@ impl CardError {
     pub(crate) fn from_io(operation: Operation, offset: u64, source: io::Error) -> Self {
         match source.raw_os_error().map(Errno::from_raw) {
             Some(Errno::ENODEV | Errno::ENXIO | Errno::ENOMEDIUM) => Self::Removed,
+            Some(Errno::ENOSPC | Errno::EDQUOT) if operation != Operation::Read => Self::NoSpace { offset },
             Some(Errno::EROFS | Errno::EPERM) if operation == Operation::Write => Self::WriteProtected,
             _ => Self::Io { operation, offset, source },
         }
@@ -139,12 +155,13 @@ impl CardError {
             Self::CardTooSmall { .. }
             | Self::WriteProtected
             | Self::Io { .. }
+            | Self::Stuck { .. }
             | Self::Mismatch { .. }
             | Self::FakeCapacity { .. } => Remedy::ReplaceCard,
-            Self::Removed | Self::SourceFailed(_) | Self::Stopped => Remedy::Retry,
+            Self::Removed | Self::SourceFailed(_) | Self::Stopped | Self::NoThread(_) => Remedy::Retry,
             // A card that was pulled out is written again from the start when it comes back.
             Self::NotInvalidated { cause, .. } if matches!(**cause, Self::Removed) => Remedy::Retry,
-            Self::Open { .. } | Self::NotInvalidated { .. } => Remedy::CallOperator,
+            Self::Open { .. } | Self::NoSpace { .. } | Self::NotInvalidated { .. } => Remedy::CallOperator,
             Self::PassportTooLarge { .. } => Remedy::Bug,
         }
     }
@@ -162,6 +179,9 @@ impl CardError {
             Self::WriteProtected => "write_protected",
             Self::Removed => "card_removed",
             Self::Io { .. } => "io_error",
+            Self::Stuck { .. } => "stuck",
+            Self::NoSpace { .. } => "no_space",
+            Self::NoThread(_) => "no_thread",
             Self::Mismatch { .. } => "verify_mismatch",
             Self::FakeCapacity { .. } => "fake_capacity",
             Self::SourceFailed(SourceError::Corrupt { .. }) => "source_corrupt",
@@ -175,7 +195,9 @@ impl CardError {
 
     fn offset(&self) -> Option<u64> {
         match self {
-            Self::Io { offset, .. } | Self::Mismatch { offset, .. } => Some(*offset),
+            Self::Io { offset, .. } | Self::Mismatch { offset, .. } | Self::NoSpace { offset } => {
+                Some(*offset)
+            }
             Self::FakeCapacity { first_bad, .. } => Some(*first_bad),
             Self::SourceFailed(SourceError::Corrupt { offset, .. }) => Some(*offset),
             Self::NotInvalidated { cause, .. } => cause.offset(),

@@ -56,7 +56,7 @@ struct Layout {
 
 impl<'a> GuardedVolume<'a> {
     /// Opens partition `entry` (from 0) of the card's MBR; `None` when it is no FAT volume that holds together.
-    pub(crate) fn open(device: &'a mut dyn CardDevice, entry: usize) -> Result<Option<Self>, CardError> {
+    pub(crate) fn open(device: &'a dyn CardDevice, entry: usize) -> Result<Option<Self>, CardError> {
         let mut reader = PieceReader { device, pieces: HashMap::new(), requests: 0 };
         let mut block = |at: u32| match reader.block(at) {
             Ok(block) => Ok(Some(block)),
@@ -168,7 +168,7 @@ impl Layout {
 
 /// Reads a card in pieces of 4 KiB and keeps them: at most 2 MiB.
 struct PieceReader<'a> {
-    device: &'a mut dyn CardDevice,
+    device: &'a dyn CardDevice,
     pieces: HashMap<u64, AlignedBuffer>,
     requests: u32,
 }

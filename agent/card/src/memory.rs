@@ -2,7 +2,8 @@
 //! alignment or its place, and fails as told. Used by tests and by simulations in place of a reader.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 
@@ -28,6 +29,13 @@ pub struct FaultPlan {
     /// When it is pulled out, blocks written since the last sync keep what they held before, one in two by this
     /// seed.
     pub loses_unsynced: Option<u64>,
+    /// This request, counted from 0, and those after it do not return until the plan changes; the card is given
+    /// up after 1 s.
+    pub stuck_at_request: Option<u64>,
+    /// Writes that reach this byte fail with ENOSPC, as on a thin device whose store is full.
+    pub full_at: Option<u64>,
+    /// Reads give nothing but this byte.
+    pub reads_as: Option<u8>,
     /// Writes fail with EROFS.
     pub write_protected: bool,
     /// Discarding works; discarded bytes read as garbage, as nothing promises zeros.
@@ -45,7 +53,12 @@ struct State {
 
 /// A card in memory. Clones are the same card, so that a test can look at it while it is written.
 #[derive(Clone)]
-pub struct MemoryCard(Arc<Mutex<State>>);
+pub struct MemoryCard(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    plan_changed: Condvar,
+}
 
 impl MemoryCard {
     /// A card that holds `bytes`; requests must be multiples of `alignment` (512 or 4096, and so must its size).
@@ -56,13 +69,20 @@ impl MemoryCard {
         );
         assert_eq!(bytes.len() % alignment, 0, "a card has whole blocks");
         let (none, synced) = (FaultPlan::default(), Vec::new());
-        let card = Self(Arc::new(Mutex::new(State { bytes, alignment, plan: none, requests: 0, synced })));
+        let state = Mutex::new(State { bytes, alignment, plan: none, requests: 0, synced });
+        let card = Self(Arc::new(Shared { state, plan_changed: Condvar::new() }));
         card.set_plan(plan);
         card
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The card for one request; waits while it is stuck.
+    fn answer(&self) -> MutexGuard<'_, State> {
+        let is_stuck = |s: &mut State| s.plan.stuck_at_request.is_some_and(|at| s.requests >= at);
+        self.0.plan_changed.wait_while(self.state(), is_stuck).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What a reader of the whole card would get.
@@ -84,16 +104,18 @@ impl MemoryCard {
         let mut state = self.state();
         state.synced = if plan.loses_unsynced.is_some() { state.bytes.clone() } else { Vec::new() };
         state.plan = plan;
+        drop(state);
+        self.0.plan_changed.notify_all();
     }
 
     /// The card as the interlock would give it: nothing else can hold memory.
     pub fn claim(&self) -> ClaimedCard {
-        ClaimedCard::new(Box::new(self.clone()), self.facts())
+        ClaimedCard::new(Arc::new(self.clone()), self.facts())
     }
 
     /// The card for reading.
     pub fn open(&self) -> ReadableCard {
-        ReadableCard::new(Box::new(self.clone()), self.facts())
+        ReadableCard::new(Arc::new(self.clone()), self.facts())
     }
 
     fn facts(&self) -> DeviceFacts {
@@ -181,8 +203,8 @@ impl CardDevice for MemoryCard {
     fn alignment(&self) -> usize {
         self.state().alignment
     }
-    fn read_at(&mut self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.state();
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.answer();
         let moved = state.admit(offset, buffer.len(), buffer.as_ptr() as usize)?;
         match state.plan.real_size {
             None => buffer[..moved].copy_from_slice(&state.bytes[offset as usize..][..moved]),
@@ -192,13 +214,19 @@ impl CardDevice for MemoryCard {
                 }
             }
         }
+        if let Some(byte) = state.plan.reads_as {
+            buffer[..moved].fill(byte);
+        }
         Ok(moved)
     }
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
-        let mut state = self.state();
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.answer();
         let moved = state.admit(offset, bytes.len(), bytes.as_ptr() as usize)?;
         if state.plan.write_protected {
             return Err(Errno::EROFS.into());
+        }
+        if state.plan.full_at.is_some_and(|full| offset + moved as u64 > full) {
+            return Err(Errno::ENOSPC.into());
         }
         let kept = state
             .plan
@@ -219,19 +247,19 @@ impl CardDevice for MemoryCard {
         }
         Ok(moved)
     }
-    fn sync(&mut self) -> io::Result<()> {
-        let mut state = self.state();
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.answer();
         state.count()?;
         if state.plan.loses_unsynced.is_some() {
             state.synced = state.bytes.clone();
         }
         Ok(())
     }
-    fn drop_caches(&mut self) -> io::Result<()> {
-        self.state().count()
+    fn drop_caches(&self) -> io::Result<()> {
+        self.answer().count()
     }
-    fn discard(&mut self, offset: u64, length: u64) -> io::Result<bool> {
-        let mut state = self.state();
+    fn discard(&self, offset: u64, length: u64) -> io::Result<bool> {
+        let mut state = self.answer();
         state.count()?;
         if state.plan.discards {
             for at in offset..offset + length {
@@ -240,5 +268,10 @@ impl CardDevice for MemoryCard {
             }
         }
         Ok(state.plan.discards)
+    }
+    fn patience(&self) -> Option<Duration> {
+        // Whoever plans for a stuck card does not want to wait for it; others may be slow machines.
+        let planned = self.state().plan.stuck_at_request.is_some();
+        Some(Duration::from_secs(if planned { 1 } else { 600 }))
     }
 }

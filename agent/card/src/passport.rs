@@ -81,7 +81,7 @@ pub fn read_passport(device: &Path) -> Result<Option<Passport>, PassportError> {
 /// As [`read_passport`].
 pub fn read_passport_of(card: &mut ReadableCard) -> Result<Option<Passport>, PassportError> {
     for entry in 0..MBR_ENTRIES {
-        let Some(volume) = GuardedVolume::open(&mut *card.device, entry)? else { continue };
+        let Some(volume) = GuardedVolume::open(&*card.device, entry)? else { continue };
         if let Some(bytes) = read_file(volume, CARD_FILE)? {
             return parse(&bytes);
         }

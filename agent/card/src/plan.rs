@@ -93,6 +93,19 @@ pub(crate) fn mapped_bytes(index: &Index, chunks: Range<usize>) -> u64 {
     index.extents_in(bytes_of(index, &chunks)).map(|e| e.length).sum()
 }
 
+/// The parts of a batch that are wanted, neighbours joined.
+pub(crate) fn wanted(
+    batch: Range<usize>,
+    is_wanted: impl Fn(usize) -> bool + Copy,
+) -> impl Iterator<Item = Range<usize>> {
+    let mut at = batch.start;
+    std::iter::from_fn(move || {
+        let first = (at..batch.end).find(|chunk| is_wanted(*chunk))?;
+        at = (first..batch.end).find(|chunk| !is_wanted(*chunk)).unwrap_or(batch.end);
+        Some(first..at)
+    })
+}
+
 /// Everything in `within` that nothing is copied to, in multiples of `alignment`.
 pub(crate) fn not_copied(
     index: &Index,
@@ -100,11 +113,28 @@ pub(crate) fn not_copied(
     alignment: u64,
 ) -> impl Iterator<Item = Range<u64>> + '_ {
     let copied = batches(index, 0).flat_map(|batch| runs(index, batch)).filter(|r| r.action == Action::Copy);
-    let ends = copied.map(|run| run.offset..run.end()).chain(std::iter::once(within.end..within.end));
+    gaps(copied.map(|run| run.offset..run.end()), within, alignment)
+}
+
+/// Everything in `within` that is not mapped, in multiples of `alignment`.
+pub(crate) fn not_mapped(
+    index: &Index,
+    within: Range<u64>,
+    alignment: u64,
+) -> impl Iterator<Item = Range<u64>> + '_ {
+    gaps(index.extents().iter().map(|extent| extent.offset..extent.end()), within, alignment)
+}
+
+/// What lies between and behind some ascending ranges.
+fn gaps(
+    ranges: impl Iterator<Item = Range<u64>>,
+    within: Range<u64>,
+    alignment: u64,
+) -> impl Iterator<Item = Range<u64>> {
     let mut at = within.start;
-    ends.filter_map(move |run| {
-        let gap = at..run.start.min(within.end);
-        at = at.max(run.end.next_multiple_of(alignment));
+    ranges.chain(std::iter::once(within.end..within.end)).filter_map(move |range| {
+        let gap = at..range.start.min(within.end);
+        at = at.max(range.end.next_multiple_of(alignment));
         (!gap.is_empty()).then_some(gap)
     })
 }

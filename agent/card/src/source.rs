@@ -70,6 +70,11 @@ pub trait ChunkSource: Send + Sync {
     /// # Errors
     /// Any [`SourceError`]; `Stopped` when `stop` was raised.
     fn read_chunk(&self, chunk: usize, buffer: &mut [u8], stop: &StopFlag) -> Result<(), SourceError>;
+
+    /// True when every chunk it gives was compared with the index: the engine then does not do it again.
+    fn gives_checked_chunks(&self) -> bool {
+        false
+    }
 }
 
 /// An image file, not compressed. It is locked for reading, so that nobody claims it as a card meanwhile.

@@ -1,6 +1,6 @@
-//! Reads a card back past every cache and compares each mapped byte with the index. Says the first byte that
-//! differs as exactly as can be known: with the image at hand by comparing bytes, without it by the chunk's
-//! digest, or to the byte where one that must be zero is not.
+//! Reads a card back past every cache and compares each mapped byte with the index: while a piece is digested the
+//! next ones are on their way. Says the first byte that differs as exactly as can be known: with the image at hand
+//! by comparing bytes, without it by the chunk's digest, or to the byte where one that must be zero is not.
 
 use std::ops::Range;
 
@@ -10,6 +10,7 @@ use cardshop_protocol::message::WritePhase;
 use crate::claim::ReadableCard;
 use crate::device::{AlignedBuffer, CardDevice, read_full};
 use crate::error::{CardError, Operation};
+use crate::lanes::{Lanes, Moved, Work};
 use crate::plan::{Action, batches, bytes_of, mapped, mapped_bytes, request_size, runs};
 use crate::source::ChunkSource;
 use crate::stop::StopFlag;
@@ -24,11 +25,11 @@ pub struct VerifyOutcome {
     pub duration: std::time::Duration,
 }
 
-/// Compares a card with an index, without the image. One buffer of 1 MiB or one chunk.
+/// Compares a card with an index, without the image. Three buffers of 1 MiB or one chunk.
 ///
 /// # Errors
 /// `Mismatch` names the first chunk that differs, or the byte in it that must be zero and is not;
-/// `CardTooSmall`, `Io`, `Removed`, `Stopped`.
+/// `CardTooSmall`, `Io`, `Removed`, `Stuck`, `Stopped`.
 pub fn verify_card(
     card: &mut ReadableCard,
     index: &Index,
@@ -37,20 +38,17 @@ pub fn verify_card(
 ) -> Result<VerifyOutcome, CardError> {
     let began = std::time::Instant::now();
     fits(card.size(), index)?;
-    let device = &mut *card.device;
-    drop_caches(device)?;
+    let mut lanes = Lanes::new(card.device.clone(), request_size(index))?;
+    lanes.run(|device, _| drop_caches(device))?;
     let total = mapped_bytes(index, 0..index.chunks().len());
-    let mut buffer = AlignedBuffer::new(request_size(index));
     let mut verified_bytes = 0;
-    for batch in batches(index, 0) {
-        if stop.is_stopped() {
-            return Err(CardError::Stopped);
-        }
-        verified_bytes += verify_batch(device, index, batch, &mut buffer, &mut |chunk, bytes| {
-            locate(index, chunk, bytes, None)
-        })?;
+    let mut look = |chunks: Range<usize>, bytes: &[u8]| {
+        compare(index, chunks.clone(), bytes, &mut |chunk, bytes| locate(index, chunk, bytes, None))?;
+        verified_bytes += mapped_bytes(index, chunks);
         progress(Progress { phase: WritePhase::Verifying, done: verified_bytes, total });
-    }
+        Ok(())
+    };
+    read_chunks(&mut lanes, index, &mut batches(index, 0), stop, &mut look)?;
     Ok(VerifyOutcome { verified_bytes, duration: began.elapsed() })
 }
 
@@ -60,36 +58,71 @@ pub(crate) fn fits(card_size: u64, index: &Index) -> Result<(), CardError> {
     if card_size < needed { Err(CardError::CardTooSmall { card_size, needed }) } else { Ok(()) }
 }
 
-pub(crate) fn drop_caches(device: &mut dyn CardDevice) -> Result<(), CardError> {
+pub(crate) fn drop_caches(device: &dyn CardDevice) -> Result<(), CardError> {
     device.drop_caches().map_err(|error| CardError::from_io(Operation::Sync, 0, error))
 }
 
-/// Reads the mapped bytes of some chunks and compares their digests; gives how many bytes that were.
-pub(crate) fn verify_batch(
-    device: &mut dyn CardDevice,
+/// What is done with chunks that were read, and their bytes.
+type Look<'a> = &'a mut dyn FnMut(Range<usize>, &[u8]) -> Result<(), CardError>;
+
+/// Reads the mapped bytes of some groups of chunks and shows each group with its bytes, from its first chunk's start
+/// to its last one's end; what is not mapped may be anything.
+pub(crate) fn read_chunks(
+    lanes: &mut Lanes,
+    index: &Index,
+    groups: &mut dyn Iterator<Item = Range<usize>>,
+    stop: &StopFlag,
+    look: Look<'_>,
+) -> Result<(), CardError> {
+    let mut groups = groups.filter(|chunks| mapped_bytes(index, chunks.clone()) > 0);
+    let mut prepare = |_: &mut AlignedBuffer| match groups.next() {
+        Some(_) if stop.is_stopped() => Err(CardError::Stopped),
+        group => Ok(group.map(|chunks| reading(index, chunks))),
+    };
+    lanes.pump(&mut prepare, &mut |buffer, moved| {
+        let bytes = bytes_of(index, &moved.chunks);
+        look(moved.chunks, &buffer[..(bytes.end - bytes.start) as usize])
+    })
+}
+
+fn reading(index: &Index, chunks: Range<usize>) -> Work {
+    let start = bytes_of(index, &chunks).start;
+    let ranges = mapped(index, chunks.clone());
+    Box::new(move |device, buffer| {
+        for range in ranges {
+            let from = (range.start - start) as usize;
+            // The image may end within a block; the card's next bytes are read and not looked at.
+            let padded = ((range.end - range.start) as usize).next_multiple_of(device.alignment());
+            read_full(device, range.start, &mut buffer[from..from + padded])?;
+        }
+        Ok(Moved { chunks, ..Moved::default() })
+    })
+}
+
+/// Compares some chunks, read from the card, with the index.
+///
+/// # Errors
+/// What `mismatch` says of the first that differs.
+pub(crate) fn compare(
     index: &Index,
     chunks: Range<usize>,
-    buffer: &mut AlignedBuffer,
+    bytes: &[u8],
     mismatch: &mut dyn FnMut(usize, &[u8]) -> CardError,
-) -> Result<u64, CardError> {
+) -> Result<(), CardError> {
     let start = bytes_of(index, &chunks).start;
-    let mut verified = 0;
-    for range in mapped(index, chunks.clone()) {
-        let from = (range.start - start) as usize;
-        let length = (range.end - range.start) as usize;
-        // The image may end within a block; the card's next bytes are read and not looked at.
-        let padded = length.next_multiple_of(device.alignment());
-        read_full(device, range.start, &mut buffer[from..from + padded])?;
-        verified += length as u64;
-    }
     for chunk in chunks {
         let range = index.chunk_range(chunk);
-        let bytes = &buffer[(range.start - start) as usize..(range.end - start) as usize];
-        if !index.chunks()[chunk].nothing_listed && !index.chunk_matches(chunk, bytes) {
+        let bytes = &bytes[(range.start - start) as usize..(range.end - start) as usize];
+        if !is_right(index, chunk, bytes) {
             return Err(mismatch(chunk, bytes));
         }
     }
-    Ok(verified)
+    Ok(())
+}
+
+/// True when a chunk on the card is what the index says, or may be anything.
+pub(crate) fn is_right(index: &Index, chunk: usize, bytes: &[u8]) -> bool {
+    index.chunks()[chunk].nothing_listed || index.chunk_matches(chunk, bytes)
 }
 
 /// Names where `bytes`, read from the card, differ from chunk `chunk`; `expected` are the image's bytes.
@@ -130,19 +163,16 @@ pub(crate) fn first_and_last(bytes: &[u8], is_bad: impl Fn(usize) -> bool) -> Op
 }
 
 /// The image's bytes of a chunk, if they can be had and are right: only then can bytes be compared.
-pub(crate) fn expected_bytes<'b>(
+pub(crate) fn expected_bytes(
     index: &Index,
     source: &dyn ChunkSource,
     chunk: usize,
-    buffer: &'b mut [u8],
     stop: &StopFlag,
-) -> Option<&'b [u8]> {
+) -> Option<Vec<u8>> {
     let range = index.chunk_range(chunk);
-    let bytes = &mut buffer[..(range.end - range.start) as usize];
-    if index.chunks()[chunk].all_zero {
-        bytes.fill(0);
-    } else {
-        source.read_chunk(chunk, bytes, stop).ok()?;
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    if !index.chunks()[chunk].all_zero {
+        source.read_chunk(chunk, &mut bytes, stop).ok()?;
     }
-    index.chunk_matches(chunk, bytes).then_some(bytes)
+    index.chunk_matches(chunk, &bytes).then_some(bytes)
 }

@@ -5,7 +5,7 @@
 //!  CardTooSmall? ──► zero the first MiB and chunk 0, zero the last MiB, sync     card neither boots nor mounts
 //!                        │
 //!                    wipe the rest: discard | zero | nothing
-//!                        │
+//!                        │           refresh: read the card and compare; chunks that are right are left out below
 //!                    chunks 1…n: copy data; read what must be zero, write it only where it is not;
 //!                        │ sync    blank passport files: a re-used card may hold an old passport there
 //!                    mark chunk 0 from byte 512 on: text that no image holds, sync
@@ -26,27 +26,30 @@
 //! Every failure before the last line leaves chunk 0 zero; power lost, or the card pulled out, while it is read
 //! back leaves the mark, which neither boots nor mounts. The stop flag is asked between requests up to the
 //! last line, which takes milliseconds. Each chunk of the source is checked against the index before a byte
-//! of it is written, so that a mismatch at read-back is the card's. Memory: two buffers of 1 MiB (one chunk
-//! where that is larger), whatever the image's size, and one byte of bookkeeping per chunk.
+//! of it is written, so that a mismatch at read-back is the card's. The source is read, and what was read back
+//! is digested, while requests to the card are in flight (`lanes`). Memory: three buffers of 1 MiB (one chunk
+//! where that is larger), whatever the image's size, and two bytes of bookkeeping per chunk.
 
 mod clear;
 mod copy;
+mod ledger;
 mod seal;
 
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use cardshop_protocol::index::Index;
 use cardshop_protocol::message::{Verify, Wipe, WritePhase};
 
 use crate::claim::ClaimedCard;
-use crate::device::{AlignedBuffer, CardDevice, sync, write_full};
+use crate::device::sync;
 use crate::error::CardError;
+use crate::lanes::Lanes;
 use crate::passport::PassportFiles;
-use crate::plan::{batches, mapped_bytes, request_size};
+use crate::plan::{batches, mapped_bytes, request_size, wanted};
 use crate::source::ChunkSource;
 use crate::stop::StopFlag;
-use crate::verify::{drop_caches, expected_bytes, fits, locate, verify_batch};
+use crate::verify::{compare, drop_caches, expected_bytes, fits, is_right, locate, read_chunks};
+use ledger::Ledger;
 
 /// What to write, and how.
 pub struct Job<'a> {
@@ -81,6 +84,8 @@ pub struct Outcome {
     pub written_bytes: u64,
     /// Bytes that had to be made zero because the card held something else.
     pub zero_written_bytes: u64,
+    /// Mapped bytes that a refresh found right on the card and did not write.
+    pub kept_bytes: u64,
     /// Bytes read back and compared with the index.
     pub verified_bytes: u64,
     /// What was read back: `Full` every mapped byte, `Written` every chunk this run wrote to.
@@ -113,54 +118,70 @@ pub fn write_card(
     stop: &StopFlag,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Outcome, CardError> {
-    fits(card.size(), job.index)?;
-    let index = job.index;
-    let buffer = || AlignedBuffer::new(request_size(index));
-    let mut run = Writer {
-        device: card.device(),
-        job,
-        stop,
-        progress,
-        batch: buffer(),
-        other: buffer(),
-        done: 0,
-        total: 0,
-        touched: vec![false; index.chunks().len()],
-        written_bytes: 0,
-        zero_written_bytes: 0,
-    };
-    run.write()
+    Writer::new(card, job, stop, progress, false)?.write()
+}
+
+/// Brings a card that holds an earlier build of the image up to date: what it holds is read and compared first,
+/// and only chunks that differ are written. Nothing is wiped but the partition tables at both ends. Verified as
+/// any other card; on a card that holds something else it does what [`write_card`] does, after one more read.
+///
+/// # Errors
+/// As [`write_card`].
+pub fn refresh_card(
+    card: &mut ClaimedCard,
+    job: &Job<'_>,
+    stop: &StopFlag,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Outcome, CardError> {
+    Writer::new(card, job, stop, progress, true)?.write()
 }
 
 struct Writer<'a> {
-    device: &'a mut dyn CardDevice,
+    lanes: Lanes,
+    /// Bytes of the card.
+    size: u64,
+    /// Bytes that requests are multiples of.
+    alignment: u64,
     job: &'a Job<'a>,
     stop: &'a StopFlag,
-    progress: &'a mut dyn FnMut(Progress),
-    /// The chunks being written or compared.
-    batch: AlignedBuffer,
-    /// What the card holds where it must be zero; zeros to write; the image's bytes of a bad chunk.
-    other: AlignedBuffer,
-    done: u64,
-    total: u64,
-    /// Chunks this run wrote to.
-    touched: Vec<bool>,
-    written_bytes: u64,
-    zero_written_bytes: u64,
+    refresh: bool,
+    /// Chunks that are to be written.
+    stale: Vec<bool>,
+    ledger: Ledger<'a>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(
+        card: &ClaimedCard,
+        job: &'a Job<'a>,
+        stop: &'a StopFlag,
+        progress: &'a mut dyn FnMut(Progress),
+        refresh: bool,
+    ) -> Result<Self, CardError> {
+        fits(card.size(), job.index)?;
+        let device = card.device();
+        Ok(Self {
+            size: device.size(),
+            alignment: device.alignment() as u64,
+            lanes: Lanes::new(device, request_size(job.index))?,
+            job,
+            stop,
+            refresh,
+            stale: vec![true; job.index.chunks().len()],
+            ledger: Ledger::new(job.index, progress),
+        })
+    }
+
     fn write(&mut self) -> Result<Outcome, CardError> {
         let (index, began) = (self.job.index, Instant::now());
         let discarded = self.clear_card()?;
-        let later = 1.min(index.chunks().len())..index.chunks().len();
-        self.begin(mapped_bytes(index, later.clone()));
-        for batch in batches(index, later.start) {
-            self.write_batch(batch)?;
+        if self.refresh {
+            self.find_stale()?;
         }
+        self.write_chunks()?;
         self.write_passport_blocks(&PassportFiles::default())?;
         self.asked_to_stop()?;
-        sync(self.device)?;
+        self.sync()?;
         let write_duration = began.elapsed();
 
         let began = Instant::now();
@@ -171,9 +192,11 @@ impl Writer<'_> {
         }
         self.asked_to_stop().map_err(|cause| self.unmark(cause))?;
         verified_bytes += self.seal().map_err(|cause| self.invalidate_again(cause))?;
+        let later = 1.min(index.chunks().len())..index.chunks().len();
         Ok(Outcome {
-            written_bytes: self.written_bytes,
-            zero_written_bytes: self.zero_written_bytes,
+            written_bytes: self.ledger.written_bytes,
+            zero_written_bytes: self.ledger.zero_written_bytes,
+            kept_bytes: later.filter(|c| !self.stale[*c]).map(|c| mapped_bytes(index, c..c + 1)).sum(),
             verified_bytes,
             verified: self.job.verify,
             discarded,
@@ -183,73 +206,67 @@ impl Writer<'_> {
         })
     }
 
+    /// Compares what the card holds, but for chunk 0, with the index: chunks that are right are not written.
+    fn find_stale(&mut self) -> Result<(), CardError> {
+        let Self { lanes, job, stop, stale, ledger, .. } = self;
+        let index = job.index;
+        let first = 1.min(index.chunks().len());
+        lanes.run(|device, _| drop_caches(device))?;
+        ledger.begin(mapped_bytes(index, first..index.chunks().len()));
+        read_chunks(lanes, index, &mut batches(index, first), stop, &mut |chunks, bytes| {
+            ledger.advance(WritePhase::Probing, mapped_bytes(index, chunks.clone()));
+            for chunk in chunks.clone() {
+                let from = (index.chunk_range(chunk).start - index.chunk_range(chunks.start).start) as usize;
+                let length = (index.chunk_range(chunk).end - index.chunk_range(chunk).start) as usize;
+                stale[chunk] = !is_right(index, chunk, &bytes[from..from + length]);
+            }
+            Ok(())
+        })?;
+        (first..stale.len())
+            .filter(|chunk| index.chunks()[*chunk].nothing_listed)
+            .for_each(|chunk| stale[chunk] = false);
+        Ok(())
+    }
+
     /// Compares all but chunk 0, then writes the passport; gives the bytes compared and whether there is one.
     fn read_back(&mut self) -> Result<(u64, bool), CardError> {
         let index = self.job.index;
         self.mark_first_chunk()?;
-        drop_caches(self.device)?;
-        self.begin(index.data_bytes() + index.zero_bytes());
-        let mut verified_bytes = 0;
-        for batch in batches(index, 1.min(index.chunks().len())) {
-            verified_bytes += self.verify_batch(batch)?;
-        }
+        self.lanes.run(|device, _| drop_caches(device))?;
+        let verified_bytes =
+            self.verify_chunks(1.min(index.chunks().len())..index.chunks().len(), self.stop)?;
         Ok((verified_bytes, self.write_passport()?))
+    }
+
+    /// Compares those of the chunks that are to be compared with the index; gives how many bytes.
+    fn verify_chunks(&mut self, chunks: std::ops::Range<usize>, stop: &StopFlag) -> Result<u64, CardError> {
+        let Self { lanes, job, ledger, .. } = self;
+        let index = job.index;
+        let touched = ledger.touched.clone();
+        let is_wanted = |chunk: usize| job.verify == Verify::Full || touched[chunk];
+        // Neighbouring chunks that are to be read become one request.
+        let all = || batches(index, chunks.start).map(|b| b.start..b.end.min(chunks.end));
+        let groups = || all().take_while(|b| !b.is_empty()).flat_map(|batch| wanted(batch, is_wanted));
+        ledger.begin(groups().map(|group| mapped_bytes(index, group)).sum());
+        let mut verified = 0;
+        read_chunks(lanes, index, &mut groups(), stop, &mut |chunks, bytes| {
+            compare(index, chunks.clone(), bytes, &mut |chunk, bytes| {
+                let expected = expected_bytes(index, job.source, chunk, stop);
+                locate(index, chunk, bytes, expected.as_deref())
+            })?;
+            let length = mapped_bytes(index, chunks);
+            verified += length;
+            ledger.advance(WritePhase::Verifying, length);
+            Ok(())
+        })?;
+        Ok(verified)
+    }
+
+    fn sync(&mut self) -> Result<(), CardError> {
+        self.lanes.run(|device, _| sync(device))
     }
 
     fn asked_to_stop(&self) -> Result<(), CardError> {
         if self.stop.is_stopped() { Err(CardError::Stopped) } else { Ok(()) }
-    }
-
-    fn begin(&mut self, total: u64) {
-        (self.done, self.total) = (0, total);
-    }
-
-    fn advance(&mut self, phase: WritePhase, by: u64) {
-        self.done += by;
-        (self.progress)(Progress { phase, done: self.done, total: self.total });
-    }
-
-    fn write_zeros(&mut self, range: Range<u64>) -> Result<(), CardError> {
-        self.other.fill(0);
-        let mut at = range.start;
-        while at < range.end {
-            let length = (range.end - at).min(self.other.len() as u64);
-            write_full(self.device, at, &self.other[..length as usize])?;
-            at += length;
-        }
-        Ok(())
-    }
-
-    /// Notes that bytes of these chunks were written.
-    fn touch(&mut self, written: Range<u64>) {
-        let size = u64::from(self.job.index.chunk_size());
-        self.touched[(written.start / size) as usize..=((written.end - 1) / size) as usize].fill(true);
-    }
-
-    /// Compares some chunks with the index, all or those written; gives how many bytes.
-    fn verify_batch(&mut self, chunks: Range<usize>) -> Result<u64, CardError> {
-        let mut verified = 0;
-        let mut at = chunks.start;
-        while at < chunks.end {
-            // Neighbouring chunks that are to be read become one request.
-            let wanted = |chunk: &usize| self.job.verify == Verify::Full || self.touched[*chunk];
-            let first = (at..chunks.end).find(wanted).unwrap_or(chunks.end);
-            let end = (first..chunks.end).find(|c| !wanted(c)).unwrap_or(chunks.end);
-            if first < end {
-                self.asked_to_stop()?;
-                verified += self.verify_chunks(first..end)?;
-            }
-            at = end;
-        }
-        self.advance(WritePhase::Verifying, mapped_bytes(self.job.index, chunks));
-        Ok(verified)
-    }
-
-    fn verify_chunks(&mut self, chunks: Range<usize>) -> Result<u64, CardError> {
-        let (job, stop, other) = (self.job, self.stop, &mut self.other);
-        verify_batch(self.device, job.index, chunks, &mut self.batch, &mut |chunk, bytes| {
-            let expected = expected_bytes(job.index, job.source, chunk, other, stop);
-            locate(job.index, chunk, bytes, expected)
-        })
     }
 }

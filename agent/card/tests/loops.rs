@@ -276,7 +276,7 @@ fn a_good_device_passes_the_probe_and_keeps_its_contents() {
     let Some(card) = Loop::new(16 * MIB, &[]) else { return };
     let mut claimed = claim(&card.device, &Policy::named()).unwrap();
     let report = probe(&mut claimed, &StopFlag::new()).unwrap();
-    assert_eq!((report.size, report.marks), (16 * MIB as u64, 6));
+    assert!(report.size == 16 * MIB as u64 && report.marks > 100, "{report:?}");
     drop(claimed);
     assert!(fs::read(&card.file).unwrap() == noise("old card", 16 * MIB));
 }

@@ -4,13 +4,15 @@
 use std::ops::Range;
 
 use cardshop_protocol::index::GRANULE;
-use cardshop_protocol::message::{Verify, WritePhase};
+use cardshop_protocol::message::Verify;
 
 use super::Writer;
-use crate::device::{read_full, sync, write_full};
+use super::copy::{read_source, write_runs};
+use crate::device::{AlignedBuffer, CardDevice, read_full, sync, write_full};
 use crate::error::CardError;
 use crate::passport::{PassportFiles, passport_blocks};
 use crate::plan::{Run, runs};
+use crate::stop::StopFlag;
 use crate::verify::{drop_caches, first_and_last, mismatch};
 
 impl Writer<'_> {
@@ -20,14 +22,15 @@ impl Writer<'_> {
         let Some(make) = self.job.passport.filter(|_| has_room) else { return Ok(false) };
         self.asked_to_stop()?;
         let blocks = self.write_passport_blocks(&make())?;
-        sync(self.device)?;
-        drop_caches(self.device)?;
-        for (offset, bytes) in &blocks {
-            read_full(self.device, *offset, &mut self.other[..bytes.len()])?;
-            if let Some((first, last)) = first_and_last(bytes, |at| bytes[at] != self.other[at]) {
-                return Err(mismatch(offset + first as u64, offset + last as u64));
-            }
-        }
+        self.sync()?;
+        self.lanes.run(move |device, buffer| {
+            drop_caches(device)?;
+            blocks.iter().try_for_each(|(offset, bytes)| {
+                expect(device, buffer, *offset..*offset + bytes.len() as u64, |at| {
+                    bytes[(at - offset) as usize]
+                })
+            })
+        })?;
         Ok(true)
     }
 
@@ -37,47 +40,48 @@ impl Writer<'_> {
         files: &PassportFiles,
     ) -> Result<Vec<(u64, Vec<u8>)>, CardError> {
         let blocks = passport_blocks(self.job.index.passport(), files)?;
-        for (offset, bytes) in &blocks {
-            self.other[..bytes.len()].copy_from_slice(bytes);
-            write_full(self.device, *offset, &self.other[..bytes.len()])?;
-        }
-        Ok(blocks)
+        self.lanes.run(move |device, buffer| {
+            for (offset, bytes) in &blocks {
+                buffer[..bytes.len()].copy_from_slice(bytes);
+                write_full(device, *offset, &buffer[..bytes.len()])?;
+            }
+            Ok(blocks)
+        })
     }
 
     /// Writes the mark over chunk 0, but for its first 512 bytes and the passport's files.
     pub(super) fn mark_first_chunk(&mut self) -> Result<(), CardError> {
-        for range in self.markable() {
-            let bytes = &mut self.other[..(range.end - range.start) as usize];
-            for (at, byte) in (range.start..).zip(bytes.iter_mut()) {
-                *byte = mark_at(at);
+        let markable = self.markable();
+        self.lanes.run(move |device, buffer| {
+            for range in markable {
+                let bytes = &mut buffer[..(range.end - range.start) as usize];
+                for (at, byte) in (range.start..).zip(bytes.iter_mut()) {
+                    *byte = mark_at(at);
+                }
+                write_full(device, range.start, bytes)?;
             }
-            write_full(self.device, range.start, bytes)?;
-        }
-        sync(self.device)
+            sync(device)
+        })
     }
 
     /// Compares chunk 0 with the mark, past all caches.
     fn expect_mark(&mut self) -> Result<(), CardError> {
-        drop_caches(self.device)?;
-        for range in self.markable() {
-            let bytes = &mut self.other[..(range.end - range.start) as usize];
-            read_full(self.device, range.start, bytes)?;
-            let is_bad = |at: usize| bytes[at] != mark_at(range.start + at as u64);
-            if let Some((first, last)) = first_and_last(bytes, is_bad) {
-                return Err(mismatch(range.start + first as u64, range.start + last as u64));
-            }
-        }
-        Ok(())
+        let markable = self.markable();
+        self.lanes.run(move |device, buffer| {
+            drop_caches(device)?;
+            markable.into_iter().try_for_each(|range| expect(device, buffer, range, mark_at))
+        })
     }
 
     fn clear_mark(&mut self) -> Result<(), CardError> {
-        self.markable().into_iter().try_for_each(|range| self.write_zeros(range))
+        let markable = self.markable();
+        self.write_zeros(markable.into_iter(), None)
     }
 
     /// Chunk 0 without the passport's files, in whole blocks of the card.
     fn markable(&self) -> Vec<Range<u64>> {
-        let (index, block) = (self.job.index, self.device.alignment() as u64);
-        let end = index.chunk_range(0).end.next_multiple_of(block);
+        let index = self.job.index;
+        let end = index.chunk_range(0).end.next_multiple_of(self.alignment);
         let mut files: Vec<Range<u64>> =
             index.passport().iter().map(|file| file.offset..file.offset + file.length).collect();
         files.sort_by_key(|file| file.start);
@@ -100,21 +104,27 @@ impl Writer<'_> {
             self.expect_mark()?;
             self.clear_mark()?;
         }
-        self.read_source(0..1)?;
+        let mut bytes = vec![0; self.job.index.chunk_range(0).end as usize];
+        read_source(self.job, 0..1, &mut bytes, self.stop)?;
         let (first, rest) = split_at_granule(runs(self.job.index, 0..1));
+        let zeros_are_there = self.zeros_are_there();
         for part in [rest, first] {
-            for run in part {
-                self.write_run(run, 0)?;
-            }
-            sync(self.device)?;
+            let bytes = bytes.clone();
+            let moved = self.lanes.run(move |device, buffer| {
+                buffer[..bytes.len()].copy_from_slice(&bytes);
+                let moved = write_runs(device, buffer, &part, 0, zeros_are_there, &StopFlag::new())?;
+                sync(device)?;
+                Ok(moved)
+            })?;
+            self.ledger.note(&moved);
         }
         if self.job.verify == Verify::None {
             return Ok(0);
         }
-        drop_caches(self.device)?;
-        let verified = self.verify_chunks(0..1)?;
-        self.advance(WritePhase::Verifying, verified);
-        Ok(verified)
+        self.lanes.run(|device, _| drop_caches(device))?;
+        // Written a moment ago, so compared whatever else is.
+        self.ledger.touched[0] = true;
+        self.verify_chunks(0..1, &StopFlag::new())
     }
 
     /// Clears chunk 0 after a failure of [`Writer::seal`]; gives what is to be reported.
@@ -134,9 +144,25 @@ impl Writer<'_> {
     }
 
     fn clear_first_chunk(&mut self) -> Result<(), CardError> {
-        let end = self.job.index.chunk_range(0).end.next_multiple_of(self.device.alignment() as u64);
-        self.write_zeros(0..end)?;
-        sync(self.device)
+        let end = self.job.index.chunk_range(0).end.next_multiple_of(self.alignment);
+        self.write_zeros(std::iter::once(0..end), None)?;
+        self.sync()
+    }
+}
+
+/// Reads a range and compares it with what each of its bytes should be.
+fn expect(
+    device: &dyn CardDevice,
+    buffer: &mut AlignedBuffer,
+    range: Range<u64>,
+    byte_at: impl Fn(u64) -> u8,
+) -> Result<(), CardError> {
+    let bytes = &mut buffer[..(range.end - range.start) as usize];
+    read_full(device, range.start, bytes)?;
+    let is_bad = |at: usize| bytes[at] != byte_at(range.start + at as u64);
+    match first_and_last(bytes, is_bad) {
+        Some((first, last)) => Err(mismatch(range.start + first as u64, range.start + last as u64)),
+        None => Ok(()),
     }
 }
 
