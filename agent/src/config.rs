@@ -11,6 +11,9 @@ pub(crate) const MAX_FILE_SIZE: u64 = 64 * 1024;
 /// Most slots of one appliance: four 16-port hubs.
 pub const MAX_SLOTS: usize = 64;
 
+/// Most connections for one image: what servers commonly allow one address.
+pub const MAX_CONNECTIONS: u32 = 16;
+
 /// Settings of one agent.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,6 +28,63 @@ pub struct Config {
     /// Virtual slots with an operator of their own.
     #[serde(default)]
     pub simulate: Option<SimulateConfig>,
+    /// How images are fetched.
+    #[serde(default)]
+    pub fetch: FetchConfig,
+    /// How much of the disk images may take.
+    #[serde(default)]
+    pub cache: CacheConfig,
+}
+
+/// How images are fetched.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FetchConfig {
+    /// Connections for one image. Eight are what it takes on a line with losses (see `cardshop bench fetch`).
+    pub connections: u32,
+    /// Most bytes a second for all images together; no limit when it is not given.
+    pub max_bps: Option<u64>,
+    /// `http://`, `https://` or `socks5://` address of a proxy; the environment's when it is not given. Addresses of
+    /// this machine are never asked for through it.
+    pub proxy: Option<String>,
+}
+
+impl Default for FetchConfig {
+    fn default() -> Self {
+        Self { connections: 8, max_bps: None, proxy: None }
+    }
+}
+
+/// A proxy's address may hold a password.
+impl std::fmt::Debug for FetchConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { connections, max_bps, proxy } = self;
+        let proxy = proxy.as_ref().map(|_| "hidden");
+        f.debug_struct("FetchConfig")
+            .field("connections", connections)
+            .field("max_bps", max_bps)
+            .field("proxy", &proxy)
+            .finish()
+    }
+}
+
+/// How much of the disk images may take, and where else they may come from.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheConfig {
+    /// Most bytes of all images together; the disk decides when it is not given.
+    pub max_bytes: Option<u64>,
+    /// Bytes of the disk that stay free.
+    pub keep_free_bytes: u64,
+    /// A folder with images brought by hand, laid out like a warehouse's; a disk labelled `CARDSHOP-CACHE` is looked
+    /// for when it is not given.
+    pub disk: Option<PathBuf>,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { max_bytes: None, keep_free_bytes: 64 * 1024 * 1024, disk: None }
+    }
 }
 
 /// A slot with a fixed device: a loop device, or a file that stands for a card.
@@ -121,6 +181,12 @@ impl Config {
                 ids.len()
             )));
         }
+        if !(1..=MAX_CONNECTIONS).contains(&self.fetch.connections) {
+            return Err(ConfigError::Contradiction(format!(
+                "has {} connections for an image, 1 to {MAX_CONNECTIONS} are possible",
+                self.fetch.connections
+            )));
+        }
         if self.simulate.as_ref().is_some_and(|s| s.slots > 0 && s.card_sizes.is_empty()) {
             return Err(ConfigError::Contradiction("has virtual slots and no card_sizes".into()));
         }
@@ -180,10 +246,21 @@ mod tests {
             ("[simulate]\nslots = 2\ncard_sizes = []", "no card_sizes"),
             ("[[slot]]\nid = \"s01\"\ndevice = \"/dev/x\"\n[simulate]\nslots = 1", "twice"),
             ("[simulate]\nslots = 65", "65 slots"),
+            ("[simulate]\nslots = 1\n[fetch]\nconnections = 0", "0 connections"),
         ] {
             let error = load(&format!("{base}{text}")).unwrap().check().unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");
         }
         assert!(matches!(load("colour = 1"), Err(ConfigError::Parse { .. })));
+    }
+
+    #[test]
+    fn a_proxys_password_is_not_in_what_is_logged() {
+        let text = "data = \"/d\"\njoin = \"/j\"\n[fetch]\nproxy = \"http://me:secret@proxy:3128\"\n\
+                    max_bps = 1000000\n[cache]\nmax_bytes = 64000000000\ndisk = \"/media/images\"";
+        let config = load(text).unwrap();
+        assert!(!format!("{config:?}").contains("secret"));
+        assert_eq!((config.fetch.connections, config.fetch.max_bps), (8, Some(1_000_000)));
+        assert_eq!(config.cache.max_bytes, Some(64_000_000_000));
     }
 }

@@ -9,8 +9,11 @@ mod effects;
 mod run;
 
 pub use cardshop_card::StopFlag;
-pub use config::{Config, ConfigError, MAX_SLOTS, SimulateConfig, SlotConfig};
+pub use config::{
+    CacheConfig, Config, ConfigError, FetchConfig, MAX_CONNECTIONS, MAX_SLOTS, SimulateConfig, SlotConfig,
+};
 pub use effects::logs;
 pub use effects::outbox::OutboxError;
+pub use effects::single::{FetchFailure, FetchJob, FetchReport, fetch_one};
 pub use effects::state::StateError;
 pub use run::{AgentError, run};

@@ -21,9 +21,10 @@ use ed25519_dalek::SigningKey;
 use crate::config::{Config, ConfigError};
 use crate::core::{Effect, Event, Failure, Finding, Message, Shop, SlotEvent, Work};
 use crate::effects::cache::Cache;
+use crate::effects::cache_disk::{self, CacheDisk};
 use crate::effects::clock::Clock;
 use crate::effects::devices::Devices;
-use crate::effects::fetch::{Fetcher, Shared, SignatureRule};
+use crate::effects::fetch::{Fetcher, Pace, Shared, SignatureRule, Tokens};
 use crate::effects::mqtt::{Link, LinkConfig};
 use crate::effects::outbox::{Outbox, OutboxError};
 use crate::effects::session::{Identity, Session};
@@ -127,22 +128,27 @@ impl Agent {
         let key = state.key()?;
         let appliance = appliance_id(&key.verifying_key());
         let (outbox, history) = Outbox::open(&state.path("outbox"))?;
-        let cache = Cache::open(&config.data.join("cache")).map_err(start_error("the cache"))?;
+        let cache = Cache::open(&config.data.join("cache"), config.cache.clone());
+        let cache = cache.map_err(start_error("the cache"))?;
         let (events, happened) = sync_channel(EVENTS);
         let (clock, devices, session) = (Clock::default(), Devices::default(), Session::default());
         let mut effects = Vec::new();
         let shop = Shop::start(clock.now(), history, &config.slot_ids(), &mut effects);
         tracing::info!(%appliance, boot = shop.history().boot(), "starting");
 
-        let http = http::client();
-        let received = Arc::new(AtomicU64::new(0));
+        let http = http::client_through(config.fetch.proxy.as_deref())
+            .map_err(|error| ConfigError::Contradiction(format!("has a [fetch] proxy of no use: {error}")))?;
+        let (received, disk) = (Arc::new(AtomicU64::new(0)), CacheDisk::default());
         let fetcher = Fetcher::new(Shared {
             http: http.clone(),
-            session: session.clone(),
+            tokens: Tokens::Session(session.clone()),
             cache: cache.clone(),
+            disk: disk.clone(),
+            pace: Pace::new(config.fetch.connections, config.fetch.max_bps),
             clock: clock.clone(),
             events: events.clone(),
             received: Arc::clone(&received),
+            any_address: false,
         });
         let hardware = machine::hardware();
         let label = join_file::read(&config.join).map(|f| f.label).ok();
@@ -181,6 +187,9 @@ impl Agent {
         };
         // This start is on record before anybody hears of it.
         agent.carry_out(effects)?;
+        let (folder, place) = (agent.config.cache.disk.clone(), agent.config.data.join("cache-disk"));
+        let finder = cache_disk::start(disk, folder, place, agent.slots_stop.clone());
+        agent.threads.push(finder.map_err(start_error("the search for a disk with images"))?);
         let last_desired = state.desired();
         agent.start_threads(http, Identity { key, hardware }, state)?;
         // Leases go on while nobody is there to repeat them.
@@ -289,7 +298,7 @@ impl Agent {
                     let rule =
                         self.shop.desired().map(|d| SignatureRule::from(&d.settings)).unwrap_or_default();
                     if let Some(fetcher) = &mut self.fetcher
-                        && let Err(fault) = fetcher.fetch(image, warehouses, rule)
+                        && let Err(fault) = fetcher.fetch(image, &warehouses, rule)
                     {
                         self.own.push_back(Event::ImageRefused { image, fault });
                     }

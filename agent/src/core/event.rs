@@ -58,10 +58,41 @@ pub enum Event {
         /// Why.
         fault: Fault,
     },
+    /// Something keeps an image from arriving, or no longer does. It goes on by itself when that is over.
+    ImageTrouble {
+        /// Which.
+        image: ImageId,
+        /// What.
+        trouble: Trouble,
+        /// One line for people; `None` = it is over.
+        text: Option<String>,
+    },
     /// Time has passed.
     Tick,
     /// The agent is to end: writes are stopped, nothing is begun.
     Stop,
+}
+
+/// What keeps an image from arriving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Trouble {
+    /// There is no room for it beside the images that open orders need.
+    CacheFull,
+    /// The cache's disk has errors.
+    CacheFailing,
+    /// No warehouse is reached.
+    WarehousesAway,
+}
+
+impl Trouble {
+    /// Its stable name.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::CacheFull => "cache_full",
+            Self::CacheFailing => "cache_failing",
+            Self::WarehousesAway => "warehouses_away",
+        }
+    }
 }
 
 /// Something happened in a slot.

@@ -8,7 +8,7 @@ use cardshop_protocol::ids::{ImageId, LeaseId};
 use cardshop_protocol::message::{Desired, Fault, Lease};
 
 use super::dispatch::has_work_left;
-use super::event::Effect;
+use super::event::{Effect, Trouble};
 use super::history::History;
 
 /// Images fetched at the same time. One is faster for the first card; two keep small orders from waiting
@@ -33,6 +33,8 @@ struct Arrival {
 pub(super) struct Images {
     arrivals: BTreeMap<ImageId, Arrival>,
     refused: BTreeMap<LeaseId, Fault>,
+    /// What keeps an image from arriving.
+    troubles: BTreeMap<(ImageId, Trouble), String>,
 }
 
 impl Images {
@@ -50,7 +52,7 @@ impl Images {
         let gone = |image: &ImageId| !wanted.iter().any(|l| l.image == *image);
         let abandoned: Vec<ImageId> = self.arrivals.keys().copied().filter(gone).collect();
         for image in abandoned {
-            self.arrivals.remove(&image);
+            self.forget(image);
             effects.push(Effect::Abandon(image));
         }
         let mut seen = BTreeSet::new();
@@ -86,6 +88,31 @@ impl Images {
         }
     }
 
+    /// Something keeps an image from arriving, or no longer does.
+    pub(super) fn trouble(&mut self, image: ImageId, trouble: Trouble, text: Option<String>) {
+        match text {
+            Some(text) if self.arrivals.contains_key(&image) => {
+                self.troubles.insert((image, trouble), text);
+            }
+            _ => {
+                self.troubles.remove(&(image, trouble));
+            }
+        }
+    }
+
+    /// False when it was not known.
+    fn forget(&mut self, image: ImageId) -> bool {
+        self.troubles.retain(|(troubled, _), _| *troubled != image);
+        self.arrivals.remove(&image).is_some()
+    }
+
+    /// What keeps images from arriving, for people.
+    pub(super) fn troubles(&self) -> impl Iterator<Item = String> {
+        self.troubles
+            .iter()
+            .map(|((image, trouble), text)| format!("{}: image {image}: {text}", trouble.code()))
+    }
+
     /// An image is refused: gives the leases that named it. Only a lease that arrives later asks for it again.
     pub(super) fn refuse(
         &mut self,
@@ -93,7 +120,7 @@ impl Images {
         fault: &Fault,
         desired: Option<&Desired>,
     ) -> Vec<LeaseId> {
-        if self.arrivals.remove(&image).is_none() {
+        if !self.forget(image) {
             return Vec::new();
         }
         let leases = desired.map_or(&[][..], |d| &d.leases);

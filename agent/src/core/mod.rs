@@ -15,9 +15,11 @@
 //! record, then begun → the end of the write is put on record, then shown as *done*.
 //!
 //! Beside the shop stand smaller machines with owners of their own: [`enrol`] (join and login), [`ranges`]
-//! (what of an image to fetch next), [`backoff`], [`rate`].
+//! (what of an image to fetch next), [`sources`] (whom to ask), [`reuse`] (what lies in older images), [`room`]
+//! (what has to go from the cache), [`bucket`] (how fast), [`backoff`], [`rate`].
 
 pub mod backoff;
+pub mod bucket;
 mod commands;
 pub mod dispatch;
 pub mod enrol;
@@ -27,12 +29,15 @@ pub mod history;
 mod images;
 pub mod ranges;
 pub mod rate;
+pub mod reuse;
+pub mod room;
 mod sender;
 mod shop;
 mod slot;
+pub mod sources;
 mod view;
 
-pub use event::{Effect, Event, Failure, Finding, Message, PassportFacts, SlotEvent, Work};
+pub use event::{Effect, Event, Failure, Finding, Message, PassportFacts, SlotEvent, Trouble, Work};
 pub use sender::{RESEND_AFTER, WINDOW};
 pub use shop::Shop;
 

@@ -117,6 +117,9 @@ impl Shop {
             Event::Command { command, received } => self.command(now, command, received, effects),
             Event::ImageReady { image, total } => self.images.ready(image, total),
             Event::ImageProgress { image, fetched } => self.images.progress(image, fetched),
+            Event::ImageTrouble { image, trouble, text } => {
+                self.images.trouble(image, trouble, text.as_deref().map(shorten));
+            }
             Event::ImageRefused { image, fault } => self.image_refused(now, image, fault, effects),
             Event::Tick => {}
             Event::Stop => {
@@ -336,12 +339,21 @@ impl Shop {
     fn errors(&self, desired: &Desired) -> Vec<String> {
         let unreadable = self.unreadable.iter().map(|text| format!("desired state not readable: {text}"));
         let refused = self.images.refused().iter();
-        let refused = refused.map(|(lease, fault)| format!("lease {lease}: image refused: {}", fault.text));
+        let refused = refused.map(|(lease, fault)| {
+            format!("{}: lease {lease}: image refused: {}", fault.code, shorten(&fault.text))
+        });
         let undoable = desired.leases.iter().filter(|l| !is_doable(l));
         let undoable =
             undoable.map(|l| format!("lease {}: without verification no card would ever count", l.lease));
         let full = (!self.history.has_room()).then(|| "too many facts wait for the scheduler".to_owned());
-        unreadable.chain(refused).chain(undoable).chain(full).take(MAX_REPORTED_ERRORS).collect()
+        let troubles = self.images.troubles();
+        unreadable
+            .chain(refused)
+            .chain(troubles)
+            .chain(undoable)
+            .chain(full)
+            .take(MAX_REPORTED_ERRORS)
+            .collect()
     }
 
     /// The copies in slots, for tests of the invariants.

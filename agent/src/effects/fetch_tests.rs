@@ -1,109 +1,15 @@
 //! Fetching against a warehouse over real TCP that does everything wrong a warehouse can do.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use cardshop_card::{ChunkSource, SourceError, StopFlag};
-use cardshop_protocol::index::{Extent, ExtentKind, ImageMap, Index, IndexBuilder, MIN_CHUNK_SIZE};
 use cardshop_protocol::keys::{KeyUse, PublicKey};
-use cardshop_protocol::message::Fault;
 use ed25519_dalek::SigningKey;
 
-use super::cache::Cache;
-use super::clock::Clock;
-use super::fetch::{Fetcher, Shared, SignatureRule};
-use super::http;
-use super::session::Session;
-use super::test_warehouse::{Faults, Warehouse};
-use crate::core::Event;
-
-const CHUNK: u64 = MIN_CHUNK_SIZE as u64;
-const CHUNKS: u64 = 40;
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// An image of 40 chunks: 0–19 data, 20–29 must be zero, 30–39 data; and its index.
-fn image() -> (Vec<u8>, Index) {
-    let data = |first: u64, count: u64| Extent {
-        offset: first * CHUNK,
-        length: count * CHUNK,
-        kind: ExtentKind::Data,
-    };
-    let zero = Extent { offset: 20 * CHUNK, length: 10 * CHUNK, kind: ExtentKind::Zero };
-    let extents = vec![data(0, 20), zero, data(30, 10)];
-    let map = ImageMap { image_size: CHUNKS * CHUNK, extents, passport: vec![] };
-    let mut bytes = vec![0; (CHUNKS * CHUNK) as usize];
-    blake3::Hasher::new().update(b"a fixed seed").finalize_xof().fill(&mut bytes);
-    bytes[(20 * CHUNK) as usize..(30 * CHUNK) as usize].fill(0);
-    let mut builder = IndexBuilder::new(map, MIN_CHUNK_SIZE).unwrap();
-    builder.data(&bytes[..(20 * CHUNK) as usize]).unwrap();
-    builder.data(&bytes[(30 * CHUNK) as usize..]).unwrap();
-    (bytes, builder.finish().unwrap())
-}
-
-/// An agent's fetching half.
-struct Bench {
-    fetcher: Fetcher,
-    session: Session,
-    events: Receiver<Event>,
-    folder: Arc<tempfile::TempDir>,
-}
-
-impl Bench {
-    fn new() -> Self {
-        Self::in_folder(Arc::new(tempfile::tempdir().unwrap()), "good")
-    }
-    fn in_folder(folder: Arc<tempfile::TempDir>, token: &str) -> Self {
-        let (events, happened) = sync_channel(1024);
-        let session = Session::fixed(token);
-        let fetcher = Fetcher::new(Shared {
-            http: http::client(),
-            session: session.clone(),
-            cache: Cache::open(folder.path()).unwrap(),
-            clock: Clock::default(),
-            events,
-            received: Arc::new(AtomicU64::new(0)),
-        });
-        Self { fetcher, session, events: happened, folder }
-    }
-    fn fetch(&mut self, index: &Index, warehouses: &[&Warehouse], rule: SignatureRule) {
-        let warehouses = warehouses.iter().map(|w| w.address.clone()).collect();
-        self.fetcher.fetch(index.id(), warehouses, rule).unwrap();
-    }
-    /// Waits for the image's readiness or refusal.
-    fn outcome(&self) -> Result<(), Fault> {
-        loop {
-            match self.events.recv_timeout(LIMIT).expect("the fetch says something") {
-                Event::ImageReady { .. } => return Ok(()),
-                Event::ImageRefused { fault, .. } => return Err(fault),
-                _ => {}
-            }
-        }
-    }
-    fn refusal(&self) -> Fault {
-        loop {
-            if let Err(fault) = self.outcome() {
-                return fault;
-            }
-        }
-    }
-    /// Reads every chunk, as a writer does; waits for what is not here.
-    fn read_all(&self, index: &Index) -> Result<Vec<u8>, SourceError> {
-        self.outcome().expect("the index is good");
-        let store = self.fetcher.store(index.id()).expect("readiness was told");
-        let mut bytes = Vec::new();
-        for chunk in 0..index.chunks().len() {
-            let mut buffer = vec![0xee; CHUNK as usize];
-            store.read_chunk(chunk, &mut buffer, &StopFlag::new())?;
-            bytes.extend(buffer);
-        }
-        store.save().unwrap();
-        Ok(bytes)
-    }
-}
-
-const DATA_BYTES: u64 = 30 * CHUNK;
+use super::fetch::SignatureRule;
+use super::test_fetch::{Bench, CHUNK, CHUNKS, DATA_BYTES, Setup, image};
+use super::test_warehouse::{Faults, Lie, Warehouse};
 
 #[test]
 fn an_image_arrives_whole_by_ranges_and_zero_chunks_never_travel() {
@@ -113,7 +19,8 @@ fn an_image_arrives_whole_by_ranges_and_zero_chunks_never_travel() {
     bench.fetch(&index, &[&warehouse], SignatureRule::default());
     assert!(bench.read_all(&index).unwrap() == bytes);
     assert_eq!(warehouse.given_bytes(), DATA_BYTES);
-    assert_eq!(warehouse.log.lock().unwrap().given.len(), 2, "neighbouring chunks travel together");
+    let requests = warehouse.log.lock().unwrap().given.len();
+    assert_eq!(requests, 3, "neighbouring chunks travel together, at least a MiB where there is one");
 }
 
 #[test]
@@ -121,15 +28,15 @@ fn what_is_in_the_cache_is_not_fetched_again_and_what_the_disk_lost_is() {
     let (bytes, index) = image();
     let warehouse = Warehouse::start(bytes.clone(), &index, Faults::default());
     let folder = Arc::new(tempfile::tempdir().unwrap());
-    let mut bench = Bench::in_folder(Arc::clone(&folder), "good");
+    let mut bench = Bench::in_folder(Arc::clone(&folder), Setup::default());
     bench.fetch(&index, &[&warehouse], SignatureRule::default());
     bench.read_all(&index).unwrap();
-    bench.fetcher.end();
+    drop(bench);
 
     let path = folder.path().join(format!("{}.img", index.id()));
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&file, b"rot", 33 * CHUNK).unwrap();
-    let mut bench = Bench::in_folder(folder, "good");
+    let mut bench = Bench::in_folder(folder, Setup::default());
     bench.fetch(&index, &[&warehouse], SignatureRule::default());
     assert!(bench.read_all(&index).unwrap() == bytes);
     assert_eq!(warehouse.given_bytes(), DATA_BYTES + CHUNK);
@@ -172,7 +79,7 @@ fn a_corrupted_chunk_is_asked_of_the_other_warehouse() {
     let mut bench = Bench::new();
     bench.fetch(&index, &[&bad, &good], SignatureRule::default());
     assert!(bench.read_all(&index).unwrap() == bytes);
-    assert_eq!(good.given_bytes(), CHUNK, "only the wrong chunk");
+    assert_eq!(good.given_bytes(), CHUNK, "only the wrong chunk: one is no reason to leave a warehouse");
 }
 
 #[test]
@@ -191,7 +98,7 @@ fn a_refused_token_is_reported_and_the_fetch_goes_on_with_the_next() {
     let (bytes, index) = image();
     let faults = Faults { token: Some("good".into()), ..Faults::default() };
     let warehouse = Warehouse::start(bytes.clone(), &index, faults);
-    let mut bench = Bench::in_folder(Arc::new(tempfile::tempdir().unwrap()), "old");
+    let mut bench = Bench::with(Setup { token: "old", ..Setup::default() });
     bench.fetch(&index, &[&warehouse], SignatureRule::default());
     while bench.session.refused_generation() == 0 {
         std::thread::yield_now();
@@ -209,14 +116,107 @@ fn a_warehouse_that_is_ill_is_asked_again_and_one_that_says_no_ends_in_a_refusal
     let mut bench = Bench::new();
     bench.fetch(&index, &[&warehouse], SignatureRule::default());
     assert!(bench.read_all(&index).unwrap() == bytes);
+}
 
-    // Four threads are refused at a time: eight refusals come before the pauses grow long.
-    let gone = Warehouse::start(bytes, &index, Faults { whole: true, ..Faults::default() });
+#[test]
+fn a_server_that_lies_about_ranges_is_never_believed() {
+    let (bytes, index) = image();
+    for lie in [Lie::Whole, Lie::OtherRange, Lie::OtherSize, Lie::NoRange, Lie::OtherTag] {
+        let liar = Warehouse::start(bytes.clone(), &index, Faults { lie: Some(lie), ..Faults::default() });
+        let good = Warehouse::start(bytes.clone(), &index, Faults::default());
+        let mut bench = Bench::new();
+        bench.fetch(&index, &[&liar, &good], SignatureRule::default());
+        assert!(bench.read_all(&index).unwrap() == bytes, "{lie:?}");
+        assert_eq!(good.given_bytes(), DATA_BYTES, "{lie:?}");
+    }
+    let liar = Warehouse::start(bytes, &index, Faults { lie: Some(Lie::Whole), ..Faults::default() });
     let mut bench = Bench::new();
-    bench.fetch(&index, &[&gone], SignatureRule::default());
+    bench.fetch(&index, &[&liar], SignatureRule::default());
     let fault = bench.refusal();
     assert_eq!(fault.code, "image_unavailable");
     assert!(fault.text.contains("other bytes"), "{}", fault.text);
+}
+
+#[test]
+fn a_warehouse_that_says_no_or_not_now_is_left_for_another() {
+    let (bytes, index) = image();
+    for status in [401, 403, 404, 408, 410, 416, 429, 500, 503] {
+        let faults = Faults { status: Some((status, u32::MAX)), ..Faults::default() };
+        let ill = Warehouse::start(bytes.clone(), &index, faults);
+        let good = Warehouse::start(bytes.clone(), &index, Faults::default());
+        let mut bench = Bench::new();
+        bench.fetch(&index, &[&ill, &good], SignatureRule::default());
+        assert!(bench.read_all(&index).unwrap() == bytes, "{status}");
+        assert_eq!(good.given_bytes(), DATA_BYTES, "{status}");
+    }
+}
+
+#[test]
+fn a_warehouse_that_asks_to_be_left_alone_is_until_then() {
+    let (bytes, index) = image();
+    for status in [429, 503] {
+        let faults = Faults { status: Some((status, 1)), retry_after: Some(2), ..Faults::default() };
+        let busy = Warehouse::start(bytes.clone(), &index, faults);
+        let begun = std::time::Instant::now();
+        let mut bench = Bench::new();
+        bench.fetch(&index, &[&busy], SignatureRule::default());
+        assert!(bench.read_all(&index).unwrap() == bytes, "{status}");
+        assert!(begun.elapsed() >= Duration::from_secs(2), "{status}: the wait it asked for");
+        assert_eq!(busy.log.lock().unwrap().refused, 1, "{status}: nobody asked meanwhile");
+    }
+}
+
+#[test]
+fn an_image_that_no_warehouse_has_is_refused_and_one_whose_warehouse_is_away_is_not() {
+    let (bytes, index) = image();
+    let faults = Faults { status: Some((404, u32::MAX)), ..Faults::default() };
+    let gone = Warehouse::start(bytes.clone(), &index, faults);
+    let mut bench = Bench::new();
+    bench.fetch(&index, &[&gone], SignatureRule::default());
+    assert_eq!(bench.refusal().code, "image_unavailable");
+    // The same, but another might have it: nothing listens on port 9 here.
+    let mut bench = Bench::new();
+    let warehouses = [gone.address.clone(), "http://127.0.0.1:9".into()];
+    bench.fetcher.fetch(index.id(), &warehouses, SignatureRule::default()).unwrap();
+    while gone.log.lock().unwrap().refused < 5 {
+        assert!(bench.events.try_recv().is_err(), "nothing is told while one is only away");
+        std::thread::yield_now();
+    }
+    let back = Warehouse::start(bytes.clone(), &index, Faults::default());
+    bench.fetch(&index, &[&back], SignatureRule::default());
+    assert!(bench.read_all(&index).unwrap() == bytes);
+}
+
+#[test]
+fn a_connection_that_stalls_is_given_up_and_what_came_is_kept() {
+    let (bytes, index) = image();
+    let faults = Faults { stall_at: Some(12 * CHUNK + 100), ..Faults::default() };
+    let warehouse = Warehouse::start(bytes.clone(), &index, faults);
+    let mut bench = Bench::with(Setup { patience: Duration::from_secs(2), ..Setup::default() });
+    bench.fetch(&index, &[&warehouse], SignatureRule::default());
+    assert!(bench.read_all(&index).unwrap() == bytes);
+    assert_eq!(warehouse.given_bytes(), DATA_BYTES + 100, "only the chunk that stalled is repeated");
+}
+
+#[test]
+fn a_limit_on_the_rate_is_kept_by_all_connections_together() {
+    let (bytes, index) = image();
+    let warehouse = Warehouse::start(bytes.clone(), &index, Faults::default());
+    let mut bench = Bench::with(Setup { max_bps: Some(DATA_BYTES), ..Setup::default() });
+    let begun = std::time::Instant::now();
+    bench.fetch(&index, &[&warehouse], SignatureRule::default());
+    assert!(bench.read_all(&index).unwrap() == bytes);
+    // A second's worth, less the burst and what each connection holds of the last chunk.
+    assert!(begun.elapsed() >= Duration::from_millis(600), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_warehouse_in_plain_text_on_another_machine_is_not_asked() {
+    let mut bench = Bench::new();
+    let (_, index) = image();
+    let warehouses = ["http://127.0.0.1:9".to_owned(), "http://10.0.0.1:80".to_owned()];
+    let fault = bench.fetcher.fetch(index.id(), &warehouses, SignatureRule::default()).unwrap_err();
+    assert_eq!(fault.code, "bad_address");
 }
 
 #[test]
@@ -272,7 +272,6 @@ fn an_index_must_be_signed_by_a_listed_key_when_there_are_any() {
             assert_eq!(fault.code, "index_signature", "case {number}");
         }
         bench.fetcher.abandon(index.id());
-        drop(bench.folder);
     }
 }
 

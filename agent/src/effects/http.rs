@@ -1,16 +1,37 @@
 //! The one HTTP client of the agent: shared connections, no status turned into an error, no plain text to
-//! another machine (callers check addresses with [`super::address`]), every call bounded in time.
+//! another machine (callers check addresses with [`super::address`]), every call bounded in time, and never a
+//! proxy for what is on this machine.
 
 use std::time::Duration;
 
+use ureq::{Proxy, ProxyProtocol};
+
 /// One call to the server's API, from first byte to last.
 pub(crate) const CALL_LIMIT: Duration = Duration::from_secs(20);
-/// Connections kept open: four fetch threads for two images, and the session's.
-const IDLE_CONNECTIONS: usize = 10;
+/// Connections kept open: the most of two images (sixteen each would be rare), and the session's.
+const IDLE_CONNECTIONS: usize = 18;
+/// Where no proxy is asked: its answer would come from another machine, and the question go there in plain text.
+const THIS_MACHINE: [&str; 3] = ["localhost", "127.*", "[::1]"];
 
-/// Makes the client.
-pub(crate) fn client() -> ureq::Agent {
-    ureq::Agent::config_builder()
+/// Why a proxy's address is no use. It does not repeat the address: there may be a password in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the proxy's address is not like http://proxy.example:3128, https://… or socks5://…")]
+pub(crate) struct BadProxy;
+
+/// Makes the client, with this proxy or, if none is given, the environment's.
+///
+/// # Errors
+/// `BadProxy`.
+pub(crate) fn client_through(proxy: Option<&str>) -> Result<ureq::Agent, BadProxy> {
+    let proxy = match proxy {
+        Some(address) => Some(parse(&Proxy::new(address).map_err(|_| BadProxy)?, "")?),
+        None => match Proxy::try_from_env() {
+            Some(proxy) => Some(parse(&proxy, &environment("NO_PROXY"))?),
+            None => None,
+        },
+    };
+    Ok(ureq::Agent::config_builder()
+        .proxy(proxy)
         .http_status_as_error(false)
         .timeout_global(Some(CALL_LIMIT))
         // A captive portal redirects; the server does not, and a warehouse's redirects are the fetcher's to allow.
@@ -20,11 +41,59 @@ pub(crate) fn client() -> ureq::Agent {
         .max_idle_connections_per_host(IDLE_CONNECTIONS)
         .user_agent(concat!("cardshop-agent/", env!("CARGO_PKG_VERSION")))
         .build()
-        .new_agent()
+        .new_agent())
+}
+
+/// The client without settings of its own.
+#[cfg(test)]
+pub(crate) fn client() -> ureq::Agent {
+    client_through(None).expect("no proxy was given")
+}
+
+fn environment(name: &str) -> String {
+    let value = std::env::var(name).or_else(|_| std::env::var(name.to_lowercase()));
+    value.unwrap_or_default()
+}
+
+/// The same proxy, but for this machine and the hosts in `not_for` (comma between them).
+fn parse(proxy: &Proxy, not_for: &str) -> Result<Proxy, BadProxy> {
+    let mut builder = Proxy::builder(proxy.protocol()).host(proxy.host()).port(proxy.port());
+    if let Some(name) = proxy.username() {
+        builder = builder.username(name);
+    }
+    if let Some(password) = proxy.password() {
+        builder = builder.password(password);
+    }
+    // Names are the proxy's to look up, where it can.
+    builder = builder.resolve_target(proxy.protocol() == ProxyProtocol::Socks4);
+    let hosts = not_for.split(',').map(str::trim).filter(|host| !host.is_empty());
+    let builder = hosts.chain(THIS_MACHINE).fold(builder, |builder, host| builder.no_proxy(host));
+    builder.build().map_err(|_| BadProxy)
 }
 
 /// Randomness for jitter: nobody gains from guessing it.
 pub(crate) fn jitter() -> u32 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish() as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_never_asked_for_what_is_on_this_machine() {
+        let proxy = Proxy::new("http://me:s%20t@proxy.example:3128").unwrap();
+        let proxy = parse(&proxy, ".inside.example, store.example").unwrap();
+        assert_eq!((proxy.host(), proxy.port()), ("proxy.example", 3128));
+        assert_eq!((proxy.username(), proxy.password()), (Some("me"), Some("s t")));
+        let direct = |address: &str| proxy.is_no_proxy(&address.parse().unwrap());
+        for here in ["http://localhost:8081/x", "http://127.0.0.1:1", "http://127.9.9.9", "http://[::1]:80/"]
+        {
+            assert!(direct(here), "{here}");
+        }
+        assert!(direct("https://a.inside.example") && direct("https://store.example/x"));
+        assert!(!direct("https://shop.example") && !direct("https://inside.example"));
+        assert_eq!(client_through(Some("not a proxy")).err(), Some(BadProxy));
+    }
 }

@@ -4,16 +4,18 @@
 //! ```text
 //!                    ┌── session (join, login, renewal) ──► access token ──┐
 //!  server ◄─ http ───┤                                                     ├─► mqtt ◄──► broker
-//!                    └── fetch ──► store (cache) ──► writer, one a card ───┘
+//!   cache_disk ────► └── fetch ──► store (cache) ──► writer, one a card ───┘
 //!  devices ──► fixed_slots, virtual_bench, probe           outbox (journal), state (key, identity)
 //! ```
 
 pub(crate) mod address;
 pub(crate) mod cache;
+pub(crate) mod cache_disk;
 pub(crate) mod clock;
 pub(crate) mod devices;
 pub(crate) mod fetch;
 pub(crate) mod fixed_slots;
+mod fresh;
 pub(crate) mod http;
 pub(crate) mod join_file;
 pub mod logs;
@@ -24,17 +26,22 @@ pub(crate) mod passport;
 pub(crate) mod probe;
 pub(crate) mod server;
 pub(crate) mod session;
+pub(crate) mod single;
 pub(crate) mod state;
 pub(crate) mod store;
 pub(crate) mod virtual_bench;
 pub(crate) mod writer;
 
 #[cfg(test)]
+mod fetch_local_tests;
+#[cfg(test)]
 mod fetch_tests;
 #[cfg(test)]
 mod mqtt_tests;
 #[cfg(test)]
 mod session_tests;
+#[cfg(test)]
+mod test_fetch;
 #[cfg(test)]
 mod test_http;
 #[cfg(test)]

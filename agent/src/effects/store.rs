@@ -1,5 +1,14 @@
 //! One image in the cache, filling: fetch threads put chunks, writers wait for them and read. Every chunk is
 //! checked when it arrives and again when it is read, so what lies on the disk need not be trusted.
+//!
+//! What is here is on record twice, for two ways to end:
+//!
+//! ```text
+//!   {id}.have    one bit a chunk, replaced whole every few seconds, after the chunks it lists were synced:
+//!                true after a power cut
+//!   {id}.fresh   this boot's id and the chunks put since, appended as they are put and not synced: true after
+//!                the process was killed, because the kernel still has their bytes; ignored after a reboot
+//! ```
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -12,8 +21,10 @@ use cardshop_card::{ChunkSource, SourceError, StopFlag};
 use cardshop_protocol::index::Index;
 
 use super::cache::Cache;
+use super::fresh::Fresh;
 use super::state::replace_file;
-use crate::core::ranges::{Ranges, Verdict, travels};
+use crate::core::ranges::{Ranges, Verdict, run_size, travels};
+use crate::core::sources::SourceId;
 
 /// How often a waiting writer asks its stop flag. **Source:** the contract of [`ChunkSource`].
 pub(crate) const ASK_STOP_EVERY: Duration = Duration::from_millis(200);
@@ -37,6 +48,15 @@ struct State {
     standing: Standing,
     /// The bitmap on the disk is older than the chunks.
     unsaved: bool,
+    fresh: Fresh,
+}
+
+/// Chunks to fetch in one request.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) chunks: Range<usize>,
+    /// Who gave the first of them wrong, once for each time.
+    pub(crate) wrong: Vec<SourceId>,
 }
 
 /// One image.
@@ -65,8 +85,13 @@ impl ImageStore {
         let have =
             if known { std::fs::read(cache.path(image, "have")).unwrap_or_default() } else { Vec::new() };
         file.set_len(index.image_size())?;
-        let ranges = Ranges::new(&index, &have);
-        let state = State { ranges, standing: Standing::Open, unsaved: false };
+        let mut ranges = Ranges::new(&index, &have);
+        let fresh_path = cache.path(image, "fresh");
+        let put_since = if known { Fresh::read(&fresh_path) } else { Vec::new() };
+        put_since.iter().filter(|c| travels(&index, **c)).for_each(|chunk| ranges.arrived(*chunk));
+        let unsaved = !put_since.is_empty();
+        let fresh = Fresh::new(fresh_path, put_since);
+        let state = State { ranges, standing: Standing::Open, unsaved, fresh };
         Ok(Self { index, file, cache: cache.clone(), state: Mutex::new(state), changed: Condvar::new() })
     }
 
@@ -79,38 +104,50 @@ impl ImageStore {
         self.state.lock().expect("no holder panics")
     }
 
-    /// The next run of chunks to fetch, with how often its first came wrong; waits while there is none.
-    /// `None` when the store is closed or refused.
-    pub(crate) fn take(&self) -> Option<(Range<usize>, u32)> {
+    /// The next run of chunks for one of `connections` that had `rate_bps`; waits while there is none. `None`
+    /// when the store is closed or refused.
+    pub(crate) fn take(&self, rate_bps: Option<u64>, connections: u64) -> Option<Run> {
         let mut state = self.lock();
         loop {
             if state.standing != Standing::Open {
                 return None;
             }
-            if let Some(run) = state.ranges.take() {
-                let wrong = state.ranges.wrong_times(run.start);
-                return Some((run, wrong));
+            let most_bytes = run_size(rate_bps, state.ranges.missing_bytes(), connections);
+            if let Some(chunks) = state.ranges.take(most_bytes) {
+                let wrong = state.ranges.wrong_from(chunks.start).to_vec();
+                return Some(Run { chunks, wrong });
             }
             state = self.changed.wait(state).expect("no holder panics");
         }
     }
 
-    /// Puts a chunk that has just arrived.
+    /// Takes this chunk if nobody has it or is fetching it.
+    pub(crate) fn claim(&self, chunk: usize) -> bool {
+        self.lock().ranges.claim(chunk)
+    }
+
+    /// Puts a chunk that has just arrived; false when it does not match.
     ///
     /// # Errors
     /// What the file system says.
-    pub(crate) fn put(&self, chunk: usize, bytes: &[u8]) -> io::Result<Put> {
+    pub(crate) fn put(&self, chunk: usize, bytes: &[u8]) -> io::Result<bool> {
         if !self.index.chunk_matches(chunk, bytes) {
-            let verdict = self.lock().ranges.was_wrong(chunk);
-            self.changed.notify_all();
-            return Ok(if verdict == Verdict::Again { Put::Wrong } else { Put::WrongTooOften });
+            return Ok(false);
         }
         self.file.write_all_at(bytes, self.index.chunk_range(chunk).start)?;
         let mut state = self.lock();
         state.ranges.arrived(chunk);
+        state.fresh.add(chunk);
         state.unsaved = true;
         self.changed.notify_all();
-        Ok(Put::Good)
+        Ok(true)
+    }
+
+    /// A warehouse gave a chunk that does not match.
+    pub(crate) fn was_wrong(&self, chunk: usize, from: SourceId) -> Verdict {
+        let verdict = self.lock().ranges.was_wrong(chunk, from);
+        self.changed.notify_all();
+        verdict
     }
 
     /// A request has ended; what did not arrive is to be fetched again.
@@ -176,17 +213,36 @@ impl ImageStore {
         state.ranges.is_here(chunk)
     }
 
-    /// Writes down which chunks are here. Not synced: a bit whose chunk a power cut lost is found out when
-    /// the chunk is read.
+    /// Writes down which chunks are here, after making sure that they are.
+    ///
+    /// # Errors
+    /// What the file system says; what is on record stays true.
     pub(crate) fn save(&self) -> io::Result<()> {
         let mut state = self.lock();
         if !state.unsaved {
             return Ok(());
         }
         state.unsaved = false;
-        let bitmap = state.ranges.bitmap();
+        let (bitmap, listed) = (state.ranges.bitmap(), state.fresh.len());
         drop(state);
-        replace_file(&self.cache.path(self.index.id(), "have"), &bitmap)
+        let saved = self.file.sync_data();
+        let saved = saved.and_then(|()| replace_file(&self.cache.path(self.index.id(), "have"), &bitmap));
+        let mut state = self.lock();
+        match saved {
+            Ok(()) => state.fresh.forget(listed),
+            Err(_) => state.unsaved = true,
+        }
+        saved
+    }
+
+    /// One bit for each chunk that is here.
+    pub(crate) fn bitmap(&self) -> Vec<u8> {
+        self.lock().ranges.bitmap()
+    }
+
+    /// True when every chunk is here.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.lock().ranges.is_complete()
     }
 
     /// Waits until a chunk is here; an error when it will never be.
@@ -209,17 +265,6 @@ impl ImageStore {
     }
 }
 
-/// What became of a chunk that arrived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Put {
-    /// It matches and is in the cache.
-    Good,
-    /// It does not match: to be fetched again.
-    Wrong,
-    /// It does not match, again and again: the image is to be refused.
-    WrongTooOften,
-}
-
 impl ChunkSource for ImageStore {
     fn read_chunk(&self, chunk: usize, buffer: &mut [u8], stop: &StopFlag) -> Result<(), SourceError> {
         if !travels(&self.index, chunk) {
@@ -233,7 +278,11 @@ impl ChunkSource for ImageStore {
                 return Ok(());
             }
             tracing::warn!(chunk, error = ?read.err(), "the cache lost a chunk: it is fetched again");
-            self.lock().ranges.lost(chunk);
+            let mut state = self.lock();
+            state.ranges.lost(chunk);
+            state.fresh.remove(chunk);
+            state.unsaved = true;
+            drop(state);
             self.changed.notify_all();
         }
         Err(SourceError::Unavailable {
@@ -246,6 +295,7 @@ impl ChunkSource for ImageStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::CacheConfig;
     use cardshop_protocol::index::{Extent, ExtentKind, ImageMap, IndexBuilder, MIN_CHUNK_SIZE};
 
     #[test]
@@ -258,13 +308,14 @@ mod tests {
         builder.data(&bytes).unwrap();
         let index = builder.finish().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let mut store = ImageStore::open(&Cache::open(folder.path()).unwrap(), index).unwrap();
+        let mut store =
+            ImageStore::open(&Cache::open(folder.path(), CacheConfig::default()).unwrap(), index).unwrap();
         store.file = OpenOptions::new().read(true).write(true).open("/dev/null").unwrap();
         std::thread::scope(|scope| {
             let fetcher = scope.spawn(|| {
                 let mut puts = 0;
-                while store.take().is_some() {
-                    store.put(0, &bytes).unwrap();
+                while store.take(None, 1).is_some() {
+                    assert!(store.put(0, &bytes).unwrap());
                     puts += 1;
                 }
                 puts

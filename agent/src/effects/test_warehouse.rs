@@ -10,6 +10,21 @@ use cardshop_protocol::index::Index;
 
 use super::test_http::{Request, send, serve};
 
+/// How a server lies about ranges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lie {
+    /// The whole image with status 200, as when `If-Range` does not fit.
+    Whole,
+    /// A `Content-Range` of other bytes.
+    OtherRange,
+    /// A `Content-Range` of an image of another size.
+    OtherSize,
+    /// No `Content-Range` at all.
+    NoRange,
+    /// The entity tag of another image.
+    OtherTag,
+}
+
 /// What goes wrong, how often.
 #[derive(Default)]
 pub(crate) struct Faults {
@@ -21,10 +36,14 @@ pub(crate) struct Faults {
     pub(crate) then_silent: bool,
     /// Answer everything with this status, this many times.
     pub(crate) status: Option<(u16, u32)>,
+    /// Seconds that refusals name in `Retry-After`.
+    pub(crate) retry_after: Option<u32>,
+    /// Send nothing more from this offset on, once, until the other side gives up.
+    pub(crate) stall_at: Option<u64>,
     /// Any other token gets 401.
     pub(crate) token: Option<String>,
-    /// Ignore ranges and send the whole image, as when `If-Range` does not fit.
-    pub(crate) whole: bool,
+    /// Lie about ranges.
+    pub(crate) lie: Option<Lie>,
 }
 
 /// What was asked and given.
@@ -70,7 +89,9 @@ impl Shelf {
         let id = self.index.id();
         if let Some(status) = self.wrong_status(request.header("authorization")) {
             self.log.lock().unwrap().refused += 1;
-            return send(stream, &format!("{status} No"), b"");
+            let retry = self.faults.lock().unwrap().retry_after;
+            let retry = retry.map_or(String::new(), |seconds| format!("\r\nRetry-After: {seconds}"));
+            return send(stream, &format!("{status} No{retry}"), b"");
         }
         let faults = self.faults.lock().unwrap();
         if faults.then_silent && faults.cut_at.is_none() {
@@ -85,7 +106,7 @@ impl Shelf {
             return send(stream, "404 Not Found", b"");
         }
         let (from, to) = request.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
-        let range = if self.faults.lock().unwrap().whole {
+        let range = if self.faults.lock().unwrap().lie == Some(Lie::Whole) {
             0..self.image.len() as u64
         } else {
             from.parse().ok()?..to.parse::<u64>().ok()? + 1
@@ -114,16 +135,34 @@ impl Shelf {
             bytes[(*offset - range.start) as usize] ^= 1;
         }
         let cut = faults.cut_at.take_if(|at| range.contains(at));
-        let (status, whole) = if faults.whole { ("200 OK", true) } else { ("206 Partial Content", false) };
+        let stall = faults.stall_at.take_if(|at| range.contains(at));
+        let lie = faults.lie;
         drop(faults);
-        let end = cut.unwrap_or(range.end);
-        let content_range =
-            format!("Content-Range: bytes {}-{}/{}\r\n", range.start, range.end - 1, self.image.len());
-        let extra = if whole { String::new() } else { content_range };
-        let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{extra}\r\n", bytes.len());
+        let end = cut.or(stall).unwrap_or(range.end);
+        let (first, last, size) = (range.start, range.end - 1, self.image.len());
+        let (status, content_range) = match lie {
+            Some(Lie::Whole) => ("200 OK", None),
+            Some(Lie::NoRange) => ("206 Partial Content", None),
+            Some(Lie::OtherRange) => ("206 Partial Content", Some((first + 4096, last + 4096, size))),
+            Some(Lie::OtherSize) => ("206 Partial Content", Some((first, last, size + 1))),
+            _ => ("206 Partial Content", Some((first, last, size))),
+        };
+        let content_range = content_range.map_or(String::new(), |(first, last, size)| {
+            format!("Content-Range: bytes {first}-{last}/{size}\r\n")
+        });
+        let tag = if lie == Some(Lie::OtherTag) { "other".into() } else { self.index.id().to_string() };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nETag: \"{tag}\"\r\n{content_range}\r\n",
+            bytes.len()
+        );
         stream.write_all(head.as_bytes()).ok()?;
         stream.write_all(&bytes[..(end - range.start) as usize]).ok()?;
         self.log.lock().unwrap().given.push(range.start..end);
+        if stall.is_some() {
+            // Ends when the other side closes its end.
+            let _ = std::io::Read::read(stream, &mut [0]);
+            return None;
+        }
         if cut.is_some() {
             let _ = stream.shutdown(std::net::Shutdown::Both);
             return None;

@@ -19,7 +19,7 @@ fn cached_image(config: &Config) -> (Vec<u8>, ImageId) {
     let mut builder = IndexBuilder::new(map, MIN_CHUNK_SIZE).unwrap();
     builder.data(&bytes).unwrap();
     let index: Index = builder.finish().unwrap();
-    let cache = Cache::open(&config.data.join("cache")).unwrap();
+    let cache = Cache::open(&config.data.join("cache"), config.cache.clone()).unwrap();
     for (extension, contents) in
         [("cardindex", index.encode()), ("img", bytes.clone()), ("have", vec![0xff; 1])]
     {
@@ -57,6 +57,8 @@ fn bench(folder: &tempfile::TempDir) -> Config {
             insert_delay_ms: 0,
             ..SimulateConfig::default()
         }),
+        fetch: Default::default(),
+        cache: Default::default(),
     }
 }
 

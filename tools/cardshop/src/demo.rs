@@ -176,6 +176,8 @@ impl Parts<'_> {
                 write_bps: Some(CARD_RATE),
                 ..Default::default()
             }),
+            fetch: Default::default(),
+            cache: Default::default(),
         };
         let stop = self.stop.clone();
         Ok(std::thread::spawn(move || {
