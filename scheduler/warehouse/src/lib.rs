@@ -12,7 +12,9 @@
 mod core;
 mod http;
 mod server;
+mod socket;
 mod store;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,14 +26,17 @@ use cardshop_protocol::token::SharedKeys;
 
 use crate::core::metadata::Kind;
 pub use server::Running;
+pub use tls::{TlsError, TlsFiles};
 
 const MIB: u64 = 1024 * 1024;
 
 /// Where the warehouse listens and what it keeps where.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Address and port; port 0 takes a free one. Plain HTTP, so loopback only.
+    /// Address and port; port 0 takes a free one. Without `tls` loopback only.
     pub listen: SocketAddr,
+    /// Certificate and key, read again when they change.
+    pub tls: Option<TlsFiles>,
     /// Its folder; made when missing.
     pub data: PathBuf,
     /// What it refuses to exceed.
@@ -41,7 +46,7 @@ pub struct Config {
 impl Config {
     /// With the default limits.
     pub fn new(listen: SocketAddr, data: impl Into<PathBuf>) -> Self {
-        Self { listen, data: data.into(), limits: Limits::default() }
+        Self { listen, tls: None, data: data.into(), limits: Limits::default() }
     }
 }
 
@@ -69,7 +74,7 @@ impl Limits {
     /// Most bytes of an upload of this kind.
     pub(crate) fn max_size(&self, kind: Kind) -> u64 {
         match kind {
-            Kind::Image => self.max_image_size,
+            Kind::Image | Kind::Packed => self.max_image_size,
             Kind::Index => self.max_index_size,
         }
     }
@@ -93,8 +98,13 @@ impl Default for Limits {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Tokens and images would cross a network in the clear.
-    #[error("{0} is not a loopback address, and the warehouse has no TLS yet: listen on 127.0.0.1 or [::1]")]
+    #[error(
+        "{0} is not a loopback address, and in the clear: give a certificate and its key, or listen on 127.0.0.1 or [::1]"
+    )]
     PlainOnNetwork(SocketAddr),
+    /// The certificate or its key.
+    #[error("cannot encrypt")]
+    Tls(#[from] TlsError),
     /// The address is taken or not ours.
     #[error("cannot listen on {address}")]
     Listen {
@@ -120,9 +130,10 @@ pub enum Error {
 /// # Errors
 /// [`Error`]; nothing runs then.
 pub async fn start(config: Config, keys: SharedKeys) -> Result<Running, Error> {
-    if !config.listen.ip().is_loopback() {
+    if config.tls.is_none() && !config.listen.ip().is_loopback() {
         return Err(Error::PlainOnNetwork(config.listen));
     }
+    let tls = config.tls.clone().map(tls::Tls::open).transpose()?;
     let failed = |source| Error::Listen { address: config.listen, source };
     let listener = tokio::net::TcpListener::bind(config.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
@@ -131,7 +142,7 @@ pub async fn start(config: Config, keys: SharedKeys) -> Result<Running, Error> {
     let store = opened.await.expect("opening the store does not panic");
     let store = store.map_err(|e| Error::Data { data: config.data.clone(), source: Box::new(e) })?;
     tracing::info!(%address, data = %config.data.display(), images = store.images(None).len(), "warehouse");
-    Ok(Running::serve(listener, address, Arc::new(http::Warehouse::new(store, keys, &config.limits))))
+    Ok(Running::serve(listener, address, tls, Arc::new(http::Warehouse::new(store, keys, &config.limits))))
 }
 
 /// The one place that reads the clock.

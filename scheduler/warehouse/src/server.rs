@@ -16,14 +16,21 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
 use crate::http::Warehouse;
 use crate::now;
+use crate::socket::Socket;
+use crate::tls::Tls;
 
 /// How long a client may take over a request's head, and how long an unused connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the certificate's files are looked at.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(2);
 /// How often a connection asks whether its account still counts. With a key list that is 2 s old at most,
 /// a disabled account stops within 4 s.
 const REVOCATION_CHECK: Duration = Duration::from_secs(1);
@@ -40,23 +47,39 @@ const BUFFER: usize = 128 * 1024;
 /// A running warehouse. Dropping it stops it without waiting; [`Running::shutdown`] waits.
 pub struct Running {
     address: SocketAddr,
+    encrypted: bool,
     stop: DropGuard,
     tasks: JoinSet<()>,
     warehouse: Arc<Warehouse>,
 }
 
 impl Running {
-    pub(crate) fn serve(listener: TcpListener, address: SocketAddr, warehouse: Arc<Warehouse>) -> Self {
+    pub(crate) fn serve(
+        listener: TcpListener,
+        address: SocketAddr,
+        tls: Option<Tls>,
+        warehouse: Arc<Warehouse>,
+    ) -> Self {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(expire(warehouse.clone(), stop.clone()));
-        tasks.spawn(accept(listener, warehouse.clone(), stop.clone()));
-        Self { address, stop: stop.drop_guard(), tasks, warehouse }
+        let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
+        let encrypted = acceptor.is_some();
+        if let Some(tls) = tls {
+            tasks.spawn(renew(tls, stop.clone()));
+        }
+        tasks.spawn(accept(listener, acceptor, warehouse.clone(), stop.clone()));
+        Self { address, encrypted, stop: stop.drop_guard(), tasks, warehouse }
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where clients on this machine find it: without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("{}://{}", if self.encrypted { "https" } else { "http" }, self.address)
     }
 
     /// Stops: nobody new, two seconds for running requests, and every upload is left with a durable offset.
@@ -76,7 +99,21 @@ async fn expire(warehouse: Arc<Warehouse>, stop: CancellationToken) {
     }
 }
 
-async fn accept(listener: TcpListener, warehouse: Arc<Warehouse>, stop: CancellationToken) {
+async fn renew(tls: Tls, stop: CancellationToken) {
+    let tls = Arc::new(tls);
+    let mut tick = tokio::time::interval(CERTIFICATE_CHECK);
+    while stop.run_until_cancelled(tick.tick()).await.is_some() {
+        let tls = tls.clone();
+        let _ = tokio::task::spawn_blocking(move || tls.refresh()).await;
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    warehouse: Arc<Warehouse>,
+    stop: CancellationToken,
+) {
     let places = Arc::new(Semaphore::new(warehouse.store.limits.max_connections));
     let router = crate::http::router(warehouse.clone());
     let mut connections = JoinSet::new();
@@ -89,9 +126,11 @@ async fn accept(listener: TcpListener, warehouse: Arc<Warehouse>, stop: Cancella
         match accepted {
             Ok((stream, peer)) => {
                 let connection = Connection { peer, keys: warehouse.keys.clone(), stop: stop.clone() };
-                let router = router.clone();
+                let (router, acceptor) = (router.clone(), acceptor.clone());
                 connections.spawn(async move {
-                    connection.serve(stream, router).await;
+                    if let Some(socket) = open(stream, acceptor, peer).await {
+                        connection.serve(socket, router).await;
+                    }
                     drop(place);
                 });
             }
@@ -104,6 +143,21 @@ async fn accept(listener: TcpListener, warehouse: Arc<Warehouse>, stop: Cancella
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(SHUTDOWN_GRACE, all).await;
+}
+
+/// The connection's bytes, after the handshake where there is one.
+async fn open(stream: TcpStream, acceptor: Option<TlsAcceptor>, peer: SocketAddr) -> Option<Socket> {
+    // Answers are written in full buffers; waiting for more would only delay the last one.
+    let _ = stream.set_nodelay(true);
+    let Some(acceptor) = acceptor else { return Some(Socket::Plain(stream)) };
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(tls)) => Some(Socket::Tls(Box::new(tls))),
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "no handshake");
+            None
+        }
+        Err(_) => None,
+    }
 }
 
 /// Whose connection it is: the claims of the last request with a token. Handlers find it in the request.
@@ -138,9 +192,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream, router: axum::Router) {
-        // Answers are written in full buffers; waiting for more would only delay the last one.
-        let _ = stream.set_nodelay(true);
+    async fn serve(self, socket: Socket, router: axum::Router) {
         let claims = ConnectionClaims::default();
         let (in_request, peer) = (claims.clone(), self.peer);
         let service = service_fn(move |mut request: Request<Incoming>| {
@@ -152,7 +204,7 @@ impl Connection {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(BUFFER)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(socket), service);
         let mut check = tokio::time::interval(REVOCATION_CHECK);
         let mut closing = false;
         loop {
@@ -165,7 +217,7 @@ impl Connection {
                 }
                 _ = check.tick() => if claims.are_revoked(&self.keys) {
                     tracing::info!(peer = %self.peer, "a connection is reset: its account was disabled");
-                    let _ = connection.into_parts().io.into_inner().set_zero_linger();
+                    let _ = connection.into_parts().io.into_inner().into_tcp().set_zero_linger();
                     return;
                 },
                 () = self.stop.cancelled(), if !closing => {

@@ -9,6 +9,7 @@ mod image;
 mod keys;
 mod report;
 mod services;
+mod tls;
 mod up;
 
 use clap::{Parser, Subcommand};

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::keys;
+use crate::tls::TlsFiles;
 
 /// Where the three services listen.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +54,7 @@ impl Site {
         let listener = bind(addresses.http).await?;
         let http = format!("http://{}", listener.local_addr()?);
         let mqtt = format!("mqtt://{}", broker.address());
-        let warehouse_url = format!("http://{}", warehouse.address());
+        let warehouse_url = warehouse.url();
         let (scheduler, first_login) = Scheduler::open(cardshop_scheduler::Config {
             data: data.join("scheduler"),
             public_url: http.clone(),
@@ -99,6 +100,11 @@ pub(crate) fn broker_config(data: &Path, listen: SocketAddr) -> cardshop_broker:
 
 pub(crate) fn warehouse_config(data: &Path, listen: SocketAddr) -> cardshop_warehouse::Config {
     cardshop_warehouse::Config::new(listen, data.join("warehouse"))
+}
+
+/// For the warehouse: certificate and key.
+pub(crate) fn warehouse_tls(files: TlsFiles) -> cardshop_warehouse::TlsFiles {
+    cardshop_warehouse::TlsFiles { cert: files.cert, key: files.key }
 }
 
 /// Binds, or says what to do about it.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use cardshop_card::StopFlag;
 use cardshop_creator::worker;
+use cardshop_protocol::join::crockford;
 use cardshop_protocol::token::SharedKeys;
 use cardshop_scheduler::Scheduler;
 use serde::Deserialize;
@@ -16,7 +17,8 @@ use serde_json::json;
 use crate::exit::{Ending, stop_flag, wrong_usage};
 use crate::keys;
 use crate::report::Output;
-use crate::services::{self, Addresses, Site, WebServer, broker_config, warehouse_config};
+use crate::services::{self, Addresses, Site, WebServer, broker_config, warehouse_config, warehouse_tls};
+use crate::tls::TlsArgs;
 
 const HTTP_PORT: u16 = 8080;
 const WAREHOUSE_PORT: u16 = 8081;
@@ -245,6 +247,7 @@ impl BrokerOnly {
 /// Runs the warehouse alone.
 ///
 /// Example: cardshop warehouse --data /srv/cardshop --scheduler http://127.0.0.1:8080
+/// On a network: cardshop warehouse --data /srv/cardshop --listen 0.0.0.0:8081 --scheduler https://shop.example
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct WarehouseOnly {
@@ -257,6 +260,8 @@ pub(crate) struct WarehouseOnly {
     /// The scheduler whose tokens are good here.
     #[arg(long, env = "CARDSHOP_SERVER", value_name = "URL", default_value_t = format!("http://127.0.0.1:{HTTP_PORT}"))]
     scheduler: String,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 impl WarehouseOnly {
@@ -264,10 +269,15 @@ impl WarehouseOnly {
         let stop = stop_flag();
         runtime()?.block_on(async {
             let keys = SharedKeys::default();
-            let config = warehouse_config(&self.data, self.listen);
+            let mut config = warehouse_config(&self.data, self.listen);
+            let files = self.tls.files(&self.data, &[self.listen])?;
+            if let Some(ca) = files.as_ref().and_then(|files| files.own_ca.as_ref()) {
+                output.line(format_args!("own CA       {} {}", crockford(&ca.fingerprint), ca.pem.display()));
+            }
+            config.tls = files.map(warehouse_tls);
             let running = cardshop_warehouse::start(config, keys.clone()).await?;
             keys::keep_fresh(&self.scheduler, keys, stop.clone());
-            let url = format!("http://{}", running.address());
+            let url = running.url();
             output.event(json!({"event": "ready", "warehouse": url}));
             output.line(format_args!("warehouse    {url}"));
             wait(&stop).await;

@@ -19,6 +19,15 @@ pub(crate) enum Kind {
     Image,
     /// The index of an image.
     Index,
+    /// The chunks of an image that are not all zero, in the order of its index, which is here before.
+    Packed,
+}
+
+impl Kind {
+    /// True when an image comes of it.
+    pub(crate) fn is_image(self) -> bool {
+        matches!(self, Self::Image | Self::Packed)
+    }
 }
 
 /// What an upload says of itself.
@@ -61,7 +70,8 @@ pub(crate) fn parse(header: &str) -> Result<Metadata, MetadataError> {
     let kind = match text("kind")?.ok_or(MetadataError::Missing("kind"))?.as_str() {
         "image" => Kind::Image,
         "index" => Kind::Index,
-        _ => return Err(MetadataError::Bad { key: "kind", wanted: "image or index" }),
+        "packed" => Kind::Packed,
+        _ => return Err(MetadataError::Bad { key: "kind", wanted: "image, index or packed" }),
     };
     let task = text("task")?.ok_or(MetadataError::Missing("task"))?;
     let task = task.parse().map_err(|_| MetadataError::Bad { key: "task", wanted: "a task id" })?;

@@ -3,6 +3,7 @@
 
 pub(crate) mod checksum;
 pub(crate) mod metadata;
+pub(crate) mod packed;
 pub(crate) mod precondition;
 pub(crate) mod range;
 pub(crate) mod rights;

@@ -134,6 +134,7 @@ fn store_facts(error: &StoreError) -> (u16, &'static str, &'static str) {
         StoreError::ChunkMismatch { .. } => (422, "chunk_mismatch", "Image differs from its index"),
         StoreError::SizeMismatch { .. } => (422, "size_mismatch", "Image differs from its index"),
         StoreError::OtherImage { .. } => (422, "other_image", "Index of another image"),
+        StoreError::IndexFirst => (409, "index_first", "Index not here"),
         StoreError::BadIndex(_) | StoreError::EmptyImage => (422, "bad_index", "Index not valid"),
         StoreError::Io { .. }
         | StoreError::InUse(_)

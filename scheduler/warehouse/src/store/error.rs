@@ -56,6 +56,8 @@ pub(crate) enum StoreError {
     OtherImage { named: ImageId, actual: ImageId },
     #[error("the index is refused")]
     BadIndex(#[source] IndexError),
+    #[error("a packed upload goes by the index of its task, which is not here: put that first")]
+    IndexFirst,
     #[error("the index describes an image of no bytes")]
     EmptyImage,
 }

@@ -92,8 +92,8 @@ impl<'a> Intake<'a> {
         let start = offset - offset % part.chunk_size();
         let mut buffer = vec![0; (offset - start) as usize];
         part.read_at(&mut buffer, start)?;
-        let indexed = part.index.as_ref().map(|i| i.image_size());
-        let most = part.state.length.or(indexed).unwrap_or(limits.max_size(part.state.metadata.kind));
+        let most =
+            part.state.length.or(part.length_by_index()).unwrap_or(limits.max_size(part.state.metadata.kind));
         let margin = limits.space_margin;
         let intake =
             Self { part, buffer, start, written: offset, synced: offset, bad: Vec::new(), most, margin };
@@ -150,14 +150,14 @@ impl<'a> Intake<'a> {
 
     /// The chunk is whole: digest it, compare it, write it.
     fn end_chunk(&mut self) -> Result<(), StoreError> {
-        let chunk = self.start / self.part.chunk_size();
+        let chunk = self.part.chunk_at(self.start);
         let mut zero = self.buffer.iter().all(|b| *b == 0);
         match &self.part.index {
-            Some(index) if !index.chunk_matches(chunk as usize, &self.buffer) => self.bad.push(self.start),
+            Some(index) if !index.chunk_matches(chunk, &self.buffer) => self.bad.push(self.start),
             // What it holds beside zeros is don't care, and sealing would clear it anyway.
-            Some(index) => zero = index.chunks()[chunk as usize].all_zero,
+            Some(index) => zero = index.chunks()[chunk].all_zero,
             None => {
-                self.part.digests.insert(chunk, Digest(*blake3::hash(&self.buffer).as_bytes()));
+                self.part.digests.insert(chunk as u64, Digest(*blake3::hash(&self.buffer).as_bytes()));
             }
         }
         if self.bad.is_empty() {

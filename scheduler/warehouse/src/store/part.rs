@@ -1,7 +1,7 @@
 //! One upload on disk: its bytes so far and what is known of them.
 //!
 //! ```text
-//! uploads/{id}.part   the bytes; as long as the offset, zero chunks are holes
+//! uploads/{id}.part   the bytes, where they belong on the image; zero chunks are holes
 //! uploads/{id}.json   State: length, offset, …; replaced in full, after the bytes are synced
 //! ```
 //!
@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 
 use super::disk;
 use super::error::{MAX_NAMED_CHUNKS, StoreError};
-use crate::core::metadata::Metadata;
+use crate::core::metadata::{Kind, Metadata};
+use crate::core::packed::Layout;
 
 /// What survives a restart.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -53,6 +54,8 @@ pub(crate) struct Part {
     state_path: PathBuf,
     file: Option<File>,
     pub(super) index: Option<Arc<Index>>,
+    /// Where its bytes belong, when it is packed and its index is known.
+    layout: Option<Layout>,
     /// Digests of whole chunks taken without an index, by chunk number.
     pub(super) digests: HashMap<u64, Digest>,
     chunk_size: u32,
@@ -77,6 +80,10 @@ impl Part {
         let file = File::options().read(true).write(true).open(&path);
         let file = file.map_err(StoreError::io("open", &path))?;
         let size = file.metadata().map_err(StoreError::io("read", &path))?.len();
+        if state.metadata.kind == Kind::Packed {
+            // How long the file should be follows from the index, see `bind`.
+            return Ok(Self::new(state, path, state_path, Some(file)));
+        }
         state.offset = state.offset.min(size);
         let offset = state.offset;
         let mut part = Self::new(state, path, state_path, Some(file));
@@ -86,7 +93,8 @@ impl Part {
 
     fn new(state: State, path: PathBuf, state_path: PathBuf, file: Option<File>) -> Self {
         let chunk_size = default_chunk_size(state.length.unwrap_or(0));
-        Self { state, path, state_path, file, index: None, digests: HashMap::new(), chunk_size, gone: false }
+        let (index, layout, digests) = (None, None, HashMap::new());
+        Self { state, path, state_path, file, index, layout, digests, chunk_size, gone: false }
     }
 
     /// True when every byte is here.
@@ -109,6 +117,28 @@ impl Part {
         u64::from(self.index.as_ref().map_or(self.chunk_size, |i| i.chunk_size()))
     }
 
+    /// The image's chunk that the byte at `offset` belongs to.
+    pub(super) fn chunk_at(&self, offset: u64) -> usize {
+        let own = || usize::try_from(offset / self.chunk_size()).unwrap_or(usize::MAX);
+        self.layout.as_ref().map_or_else(own, |layout| layout.chunk_at(offset).unwrap_or(usize::MAX))
+    }
+
+    /// Bytes that an upload of this index has.
+    pub(super) fn length_by_index(&self) -> Option<u64> {
+        let layout = self.layout.as_ref().map(Layout::length);
+        layout.or_else(|| self.index.as_ref().map(|index| index.image_size()))
+    }
+
+    /// Where the byte at `offset` lies in the file.
+    fn place(&self, offset: u64) -> u64 {
+        self.layout.as_ref().map_or(offset, |layout| layout.place(offset))
+    }
+
+    /// How long the file is with `offset` bytes in it.
+    fn reach(&self, offset: u64) -> u64 {
+        self.layout.as_ref().map_or(offset, |layout| layout.reach(offset))
+    }
+
     #[cfg(test)]
     pub(super) fn swap_file(&mut self, file: File) -> File {
         self.file.replace(file).expect("it is open")
@@ -118,17 +148,19 @@ impl Part {
         self.file.as_ref().expect("only a done upload has no file, and it takes no bytes")
     }
 
+    /// Reads bytes of one chunk.
     pub(super) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), StoreError> {
-        self.file().read_exact_at(buffer, offset).map_err(StoreError::io("read", &self.path))
+        self.file().read_exact_at(buffer, self.place(offset)).map_err(StoreError::io("read", &self.path))
     }
 
+    /// Writes bytes of one chunk.
     pub(super) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StoreError> {
-        self.file().write_all_at(bytes, offset).map_err(StoreError::io("write", &self.path))
+        self.file().write_all_at(bytes, self.place(offset)).map_err(StoreError::io("write", &self.path))
     }
 
     /// Drops everything from `offset` on.
     pub(super) fn cut(&self, offset: u64) -> Result<(), StoreError> {
-        self.file().set_len(offset).map_err(StoreError::io("cut", &self.path))
+        self.file().set_len(self.reach(offset)).map_err(StoreError::io("cut", &self.path))
     }
 
     /// Drops everything from `offset` on, makes what is below durable, then the state that says so.
@@ -148,8 +180,8 @@ impl Part {
         if known != length || length < self.state.offset {
             return Err(StoreError::OtherLength { told: length, known: known.max(self.state.offset) });
         }
-        if let Some(index) = self.index.as_ref().filter(|i| i.image_size() != length) {
-            return Err(StoreError::SizeMismatch { expected: index.image_size(), actual: length });
+        if let Some(expected) = self.length_by_index().filter(|expected| *expected != length) {
+            return Err(StoreError::SizeMismatch { expected, actual: length });
         }
         self.state.length = Some(length);
         Ok(())
@@ -166,6 +198,9 @@ impl Part {
     /// # Errors
     /// `SizeMismatch`; `ChunkMismatch`, after which the offset is back at the first bad chunk; `Io`.
     pub(crate) fn bind(&mut self, index: Arc<Index>) -> Result<(), StoreError> {
+        if self.state.metadata.kind == Kind::Packed {
+            return self.bind_packed(index);
+        }
         let (expected, actual) = (index.image_size(), self.state.length.unwrap_or(self.state.offset));
         if actual > expected || self.state.length.is_some_and(|l| l != expected) {
             return Err(StoreError::SizeMismatch { expected, actual });
@@ -200,6 +235,21 @@ impl Part {
             }
             None => self.save(),
         }
+    }
+
+    /// Every chunk of a packed upload was compared when it came. With another index than then its bytes lie in
+    /// wrong places, and what a damaged disk lost nobody can tell: it begins anew.
+    fn bind_packed(&mut self, index: Arc<Index>) -> Result<(), StoreError> {
+        let layout = Layout::of(&index);
+        let expected = layout.length();
+        if let Some(actual) = self.state.length.filter(|length| *length != expected) {
+            return Err(StoreError::SizeMismatch { expected, actual });
+        }
+        let here = self.file().metadata().map_err(StoreError::io("read", &self.path))?.len();
+        let same = self.state.checked == Some(index.id()) && here >= layout.reach(self.state.offset);
+        self.state.checked = Some(index.id());
+        (self.index, self.layout) = (Some(index), Some(layout));
+        if same || self.state.offset == 0 { self.save() } else { self.keep(0) }
     }
 
     /// Reads everything, for an upload that is small by its limit.

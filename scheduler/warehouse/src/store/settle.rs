@@ -37,10 +37,10 @@ impl Store {
     /// `BadIndex`, `EmptyImage`: the index upload is removed. `Io`.
     pub(crate) fn settle(&self, upload: &Upload, now: Timestamp) -> Result<(), StoreError> {
         match upload.kind {
-            Kind::Image => self.settle_image(upload, now),
+            Kind::Image | Kind::Packed => self.settle_image(upload, now),
             Kind::Index => {
                 self.settle_index(upload)?;
-                let same_task = |u: &Arc<Upload>| u.task == upload.task && u.kind == Kind::Image;
+                let same_task = |u: &Arc<Upload>| u.task == upload.task && u.kind.is_image();
                 let mut images = self.uploads.list().into_iter().filter(|u| same_task(u) && u.is_complete());
                 images.try_for_each(|image| self.settle_image(&image, now))
             }
@@ -132,13 +132,14 @@ impl Store {
     /// Gives an image upload its index, if that is here, and compares what is there already.
     ///
     /// # Errors
-    /// As [`Part::bind`]; `OtherImage` when the task's index describes another image than the upload names.
+    /// As [`Part::bind`]; `IndexFirst` for a packed upload without one; `OtherImage` when the task's index describes another image than the upload names.
     pub(crate) fn bind_index(&self, part: &mut Part) -> Result<(), StoreError> {
-        if part.is_bound() || part.state.done || part.state.metadata.kind != Kind::Image {
+        let kind = part.state.metadata.kind;
+        if part.is_bound() || part.state.done || !kind.is_image() {
             return Ok(());
         }
         let Some(index) = self.index_for(part.state.metadata.task, part.state.metadata.image)? else {
-            return Ok(());
+            return if kind == Kind::Packed { Err(StoreError::IndexFirst) } else { Ok(()) };
         };
         same_image(part.state.metadata.image, &index)?;
         part.bind(Arc::new(index))

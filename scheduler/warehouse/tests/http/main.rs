@@ -9,4 +9,5 @@ mod download;
 mod log;
 mod peers;
 mod rights;
+mod tls;
 mod upload;

@@ -435,3 +435,56 @@ fn the_protocol_is_told_and_its_headers_are_asked_for() {
     let over = [("X-HTTP-Method-Override", "PATCH"), ("Upload-Offset", "0"), OFFSET_BYTES];
     assert_eq!(creator.tus("POST", &place, &over, b"12345").header("upload-offset"), "5");
 }
+
+/// Noise with a chunk of zeros at each place in `zeros`, and its index.
+pub(crate) fn with_zero_chunks(chunks: usize, tail: usize, zeros: &[usize], seed: u64) -> (Vec<u8>, Index) {
+    let mut bytes = noise(chunks * CHUNK + tail, seed);
+    zeros.iter().for_each(|chunk| bytes[chunk * CHUNK..][..CHUNK].fill(0));
+    let extent = Extent { offset: 0, length: bytes.len() as u64, kind: ExtentKind::Data };
+    let index = index_of(&bytes, vec![extent]);
+    (bytes, index)
+}
+
+#[test]
+fn a_packed_upload_carries_only_chunks_that_are_not_zero_and_resumes_inside_one() {
+    let mut shop = Shop::open();
+    let (bytes, index) = with_zero_chunks(12, 777, &[0, 3, 4, 11], 31);
+    let packed: Vec<u8> =
+        bytes.chunks(CHUNK).filter(|c| c.iter().any(|b| *b != 0)).flatten().copied().collect();
+    let task = task();
+    let creator = shop.creator(task);
+    assert_eq!(creator.create("packed", task, None, packed.len()).status, 201);
+    let early = creator.put("packed", task, None, &packed);
+    assert_eq!((early.status, early.code().as_str()), (409, "index_first"));
+    creator.put("index", task, None, &index.encode());
+    let place = creator.create("packed", task, Some(index.id()), packed.len()).header("location");
+    // Ends inside the chunk that follows two chunks of zeros.
+    let at = 2 * CHUNK + 100;
+    assert_eq!(creator.patch(&place, 0, &packed[..at]).status, 204);
+    shop.restart();
+    let creator = shop.creator(task);
+    assert_eq!(creator.offset(&place), at);
+    let mut wrong = packed[at..].to_vec();
+    wrong[3 * CHUNK] ^= 1;
+    let refused = creator.patch(&place, at, &wrong);
+    assert_eq!((refused.status, refused.code().as_str()), (422, "chunk_mismatch"));
+    let first = refused.json()["offsets"][0].as_u64().unwrap() as usize;
+    assert_eq!((first, creator.offset(&place)), (5 * CHUNK, 5 * CHUNK));
+    assert_eq!(creator.patch(&place, first, &packed[first..]).status, 204);
+    assert!(shop.staff().get(&format!("/images/{}", index.id())).body == bytes);
+    assert_eq!(shop.files().len(), 3);
+}
+
+#[test]
+fn a_packed_upload_of_another_length_than_its_index_packs_to_is_refused() {
+    let shop = Shop::open();
+    let (bytes, index) = with_zero_chunks(4, 0, &[1], 32);
+    let task = task();
+    let creator = shop.creator(task);
+    creator.put("index", task, None, &index.encode());
+    let whole = creator.put("packed", task, None, &bytes);
+    assert_eq!(
+        (whole.status, whole.code().as_str()),
+        (422, "chunk_mismatch".replace("chunk", "size").as_str())
+    );
+}
