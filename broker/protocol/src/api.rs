@@ -243,6 +243,9 @@ pub struct StoredImage {
     /// True when nobody needs a token to read it.
     #[serde(default)]
     pub public: bool,
+    /// It may be removed from here on; kept for good when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_until: Option<Timestamp>,
 }
 
 /// One immutable record per written card.

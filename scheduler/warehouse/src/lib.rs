@@ -142,7 +142,12 @@ pub async fn start(config: Config, keys: SharedKeys) -> Result<Running, Error> {
     let store = opened.await.expect("opening the store does not panic");
     let store = store.map_err(|e| Error::Data { data: config.data.clone(), source: Box::new(e) })?;
     tracing::info!(%address, data = %config.data.display(), images = store.images(None).len(), "warehouse");
-    Ok(Running::serve(listener, address, tls, Arc::new(http::Warehouse::new(store, keys, &config.limits))))
+    Ok(Running::serve(
+        listener,
+        address,
+        tls,
+        Arc::new(http::Warehouse::new(store, keys, &config.limits, config.tls.is_some())),
+    ))
 }
 
 /// The one place that reads the clock.

@@ -38,8 +38,8 @@ const REVOCATION_CHECK: Duration = Duration::from_secs(1);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// Pause after `accept` failed, which it does when file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often forgotten uploads are looked for.
-const EXPIRY_CHECK: Duration = Duration::from_secs(600);
+/// How often forgotten uploads and images whose time is up are looked for.
+const EXPIRY_CHECK: Duration = Duration::from_secs(60);
 /// Buffer of a connection for reading, and so the most of one frame of a request body, and for writing; bytes.
 /// Half of it halves the rate of downloads.
 const BUFFER: usize = 128 * 1024;
@@ -95,7 +95,12 @@ async fn expire(warehouse: Arc<Warehouse>, stop: CancellationToken) {
     let mut tick = tokio::time::interval(EXPIRY_CHECK);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         let warehouse = warehouse.clone();
-        let _ = tokio::task::spawn_blocking(move || warehouse.store.expire(now())).await;
+        let look = move || {
+            warehouse.store.expire(now());
+            warehouse.store.clear_due(now());
+            warehouse.look_after_space();
+        };
+        let _ = tokio::task::spawn_blocking(look).await;
     }
 }
 

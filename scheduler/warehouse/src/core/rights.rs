@@ -2,7 +2,7 @@
 //!
 //! | who | reads | puts |
 //! |---|---|---|
-//! | staff, scheduler | every image | nothing |
+//! | staff, scheduler | every image | nothing; they say who reads an image, how long it stays, and make links |
 //! | others | images put by a task of one of their channels | nothing |
 //! | creator with scope `upload:{task}` | the same | image and index of that task |
 //! | nobody | public images | nothing |
@@ -24,6 +24,11 @@ pub(crate) fn may_read(claims: Option<&Claims>, image: &StoredImage) -> bool {
                 || image.channels.iter().any(|channel| c.works_for(channel)))
     };
     image.public || claims.is_some_and(allowed)
+}
+
+/// True when this principal may change what is said of images, and remove them.
+pub(crate) fn may_manage(claims: &Claims) -> bool {
+    claims.scope.is_none() && matches!(claims.role, Role::Staff | Role::Scheduler)
 }
 
 /// The task this principal may upload for.
@@ -69,6 +74,7 @@ mod tests {
             channels: vec!["demo".parse().unwrap(), "other".parse().unwrap()],
             created: Timestamp::default(),
             public,
+            keep_until: None,
         }
     }
 
@@ -89,6 +95,15 @@ mod tests {
         }
         assert!(!may_read(None, &image(false)));
         assert!(may_read(None, &image(true)));
+    }
+
+    #[test]
+    fn only_staff_and_the_scheduler_with_whole_tokens_change_images() {
+        for role in ROLES {
+            let expected = matches!(role, Role::Staff | Role::Scheduler);
+            assert_eq!(may_manage(&claims(role, &["demo"], None)), expected, "{role:?}");
+            assert!(!may_manage(&claims(role, &["demo"], Some("orders:read"))), "{role:?}");
+        }
     }
 
     #[test]

@@ -32,10 +32,16 @@ impl Segment {
     }
 }
 
+/// Asked before each piece: false breaks the answer off.
+pub(crate) type Gate = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// The body made of these segments. A read error breaks the connection off: the length was promised.
-pub(crate) fn stream(file: File, segments: Vec<Segment>) -> Body {
-    let state = (Arc::new(file), VecDeque::from(segments));
-    Body::from_stream(stream::try_unfold(state, |(file, mut segments)| async move {
+pub(crate) fn stream(file: File, segments: Vec<Segment>, gate: Option<Gate>) -> Body {
+    let state = (Arc::new(file), VecDeque::from(segments), gate);
+    Body::from_stream(stream::try_unfold(state, |(file, mut segments, gate)| async move {
+        if gate.as_ref().is_some_and(|open| !open()) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let bytes = match segments.pop_front() {
             None => return Ok(None),
             Some(Segment::Text(text)) => Bytes::from(text),
@@ -47,7 +53,7 @@ pub(crate) fn stream(file: File, segments: Vec<Segment>) -> Body {
                 read(file.clone(), range.start..end).await?
             }
         };
-        Ok::<_, io::Error>(Some((bytes, (file, segments))))
+        Ok::<_, io::Error>(Some((bytes, (file, segments, gate))))
     }))
 }
 

@@ -4,13 +4,15 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH,
-    IF_RANGE, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
+    HOST, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE,
 };
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -18,17 +20,26 @@ use cardshop_protocol::api::{Page, StoredImage};
 use cardshop_protocol::ids::ImageId;
 use serde::Deserialize;
 
-use super::body::{self, Segment};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::body::{self, Gate, Segment};
 use super::login::Login;
 use super::refusal::Refusal;
 use super::{Id, Warehouse, text};
+use crate::core::difference::{Difference, difference};
 use crate::core::precondition::{self, Conditions, Verdict};
 use crate::core::range::{Selection, select};
-use crate::core::rights;
+use crate::core::{link, rights, torrent};
+use crate::now;
+use crate::store::Store;
 
 /// Most images of one page.
 const MAX_PAGE: usize = 1000;
 const BYTES: &str = "application/octet-stream";
+const TORRENT: &str = "application/x-bittorrent";
+/// How long a request waits for an image to be read for its block map; 5 GB on a slow core. Then it asks again.
+const DERIVE_PATIENCE: Duration = Duration::from_secs(25);
 
 #[derive(Deserialize)]
 pub(crate) struct PageQuery {
@@ -68,7 +79,108 @@ pub(crate) async fn image(
 ) -> Result<Response, Refusal> {
     let image = readable(&warehouse, login, &id)?;
     let path = warehouse.store.image_path(image.id);
-    serve(&warehouse, path, image.id.to_string(), &method, &headers).await
+    serve(&warehouse, path, image.id.to_string(), BYTES, None, &method, &headers).await
+}
+
+/// `GET｜HEAD /p/{link token}/{name}.img`: what a public link leads to, until it ends.
+pub(crate) async fn public(
+    State(warehouse): State<Arc<Warehouse>>,
+    Path((token, _name)): Path<(String, String)>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let link = warehouse.store.link_by_token(&token).ok_or(Refusal::NotFound)?;
+    if link.expires <= now() {
+        return Err(Refusal::LinkEnded);
+    }
+    let path = warehouse.store.image_path(link.image);
+    let shared = warehouse.clone();
+    let gate: Gate = Arc::new(move || shared.store.link(link.id).is_some_and(|link| now() < link.expires));
+    serve(&warehouse, path, link.image.to_string(), BYTES, Some(gate), &method, &headers).await
+}
+
+/// `GET｜HEAD /images/{image id}/bmap`: its block map, for bmaptool.
+pub(crate) async fn bmap(
+    State(warehouse): State<Arc<Warehouse>>,
+    login: Login,
+    Id(id): Id,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let image = readable(&warehouse, login, &id)?;
+    derived(&warehouse, image.id).await?;
+    let path = warehouse.store.bmap_path(image.id);
+    serve(&warehouse, path, format!("{}-bmap", image.id), "application/xml", None, &method, &headers).await
+}
+
+/// `GET /images/{image id}/torrent`: of a public image, with this warehouse as web seed.
+pub(crate) async fn torrent(
+    State(warehouse): State<Arc<Warehouse>>,
+    login: Login,
+    Id(id): Id,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let image = readable(&warehouse, login, &id)?;
+    if !image.public {
+        return Err(Refusal::NotPublic);
+    }
+    derived(&warehouse, image.id).await?;
+    let path = warehouse.store.pieces_path(image.id);
+    let pieces = warehouse.blocking(move |store| store.read_file(&path)).await?.ok_or(Refusal::NotFound)?;
+    // Clients fetch from where they got the torrent.
+    let host = text(&headers, HOST.as_str()).ok_or(Refusal::Header { name: "host", wanted: "there" })?;
+    let scheme = if warehouse.encrypted { "https" } else { "http" };
+    let url = format!("{scheme}://{host}/images/{}", image.id);
+    let name = format!("{}.img", link::file_name(&image.name));
+    let bytes = torrent::torrent(&name, image.size, &pieces, &url);
+    let file = format!("attachment; filename=\"{name}.torrent\"");
+    Ok(([(CONTENT_TYPE, TORRENT.to_owned()), (CONTENT_DISPOSITION, file)], bytes).into_response())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Have {
+    have: Option<String>,
+}
+
+/// `GET /images/{image id}/chunks?have={older id}`: which chunks somebody lacks who has the older image.
+pub(crate) async fn chunks(
+    State(warehouse): State<Arc<Warehouse>>,
+    login: Login,
+    Id(id): Id,
+    query: Result<Query<Have>, QueryRejection>,
+) -> Result<Json<Difference>, Refusal> {
+    let wrong = Refusal::Query { name: "have", wanted: "the id of an image" };
+    let have = query.ok().and_then(|Query(query)| query.have).ok_or(wrong)?;
+    let login_again = Login(login.0.clone());
+    let image = readable(&warehouse, login, &id)?.id;
+    let older = readable(&warehouse, login_again, &have)?.id;
+    let indexes = move |store: &Store| Ok((store.stored_index(image)?, store.stored_index(older)?));
+    match warehouse.blocking(indexes).await? {
+        (Some(image), Some(older)) => Ok(Json(difference(&image, &older))),
+        _ => Err(Refusal::NotFound),
+    }
+}
+
+/// Has the image read for its block map and torrent, unless that was done. Goes on when the caller is gone.
+pub(crate) fn begin_derive(warehouse: &Arc<Warehouse>, id: ImageId) -> JoinHandle<Result<bool, Refusal>> {
+    let warehouse = warehouse.clone();
+    tokio::spawn(async move {
+        let _turn = warehouse.deriving.lock().await;
+        warehouse.blocking(move |store| store.derive(id)).await
+    })
+}
+
+async fn derived(warehouse: &Arc<Warehouse>, id: ImageId) -> Result<(), Refusal> {
+    if warehouse.store.is_derived(id) {
+        return Ok(());
+    }
+    match timeout(DERIVE_PATIENCE, begin_derive(warehouse, id)).await {
+        Err(_) => Err(Refusal::BeingMade),
+        Ok(made) => match made.expect("the store does not panic")? {
+            true => Ok(()),
+            false => Err(Refusal::NotFound),
+        },
+    }
 }
 
 /// `GET｜HEAD /images/{image id}/index`.
@@ -83,7 +195,7 @@ pub(crate) async fn index(
     let path = warehouse.store.index_path(image.id);
     // The signature is part of the bytes, and another key gives another one.
     let tag = format!("{}-{}", image.id, warehouse.store.public_key().kid);
-    serve(&warehouse, path, tag, &method, &headers).await
+    serve(&warehouse, path, tag, BYTES, None, &method, &headers).await
 }
 
 /// The image, if it is there and the caller may read it; who may not learns no more than that.
@@ -99,6 +211,8 @@ async fn serve(
     warehouse: &Arc<Warehouse>,
     path: PathBuf,
     tag: String,
+    kind: &'static str,
+    gate: Option<Gate>,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, Refusal> {
@@ -121,16 +235,21 @@ async fn serve(
         Selection::Unsatisfiable => return Err(Refusal::Unsatisfiable { size }),
         Selection::TooMany => return Err(Refusal::TooManyRanges { size }),
         Selection::Whole if method == Method::HEAD => {
-            let headers = [(CONTENT_TYPE, BYTES.into()), (CONTENT_LENGTH, size.to_string())];
+            let headers = [(CONTENT_TYPE, kind.to_owned()), (CONTENT_LENGTH, size.to_string())];
             (headers, ()).into_response()
         }
-        Selection::Whole => bytes(StatusCode::OK, BYTES.into(), None, file, vec![Segment::File(0..size)]),
+        Selection::Whole => {
+            let whole = body::stream(file, vec![Segment::File(0..size)], gate);
+            bytes(StatusCode::OK, kind.into(), None, size, whole)
+        }
         Selection::Parts(parts) => match <[_; 1]>::try_from(parts) {
             Ok([part]) => {
                 let range = content_range(&part, size);
-                bytes(StatusCode::PARTIAL_CONTENT, BYTES.into(), Some(range), file, vec![Segment::File(part)])
+                let length = part.end - part.start;
+                let part = body::stream(file, vec![Segment::File(part)], gate);
+                bytes(StatusCode::PARTIAL_CONTENT, kind.into(), Some(range), length, part)
             }
-            Err(parts) => multipart(file, parts, size)?,
+            Err(parts) => multipart(file, parts, size, kind, gate)?,
         },
     };
     Ok((general, answer).into_response())
@@ -140,7 +259,13 @@ fn content_range(part: &std::ops::Range<u64>, size: u64) -> String {
     format!("bytes {}-{}/{size}", part.start, part.end - 1)
 }
 
-fn multipart(file: File, parts: Vec<std::ops::Range<u64>>, size: u64) -> Result<Response, Refusal> {
+fn multipart(
+    file: File,
+    parts: Vec<std::ops::Range<u64>>,
+    size: u64,
+    kind: &'static str,
+    gate: Option<Gate>,
+) -> Result<Response, Refusal> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|_| crate::store::StoreError::NoRandomness)?;
     // 128 random bits are in no image by chance, and nobody could put them there in time.
@@ -148,24 +273,18 @@ fn multipart(file: File, parts: Vec<std::ops::Range<u64>>, size: u64) -> Result<
     let mut segments = Vec::new();
     for part in parts {
         let range = content_range(&part, size);
-        let head = format!("\r\n--{boundary}\r\nContent-Type: {BYTES}\r\nContent-Range: {range}\r\n\r\n");
+        let head = format!("\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: {range}\r\n\r\n");
         segments.push(Segment::Text(head));
         segments.push(Segment::File(part));
     }
     segments.push(Segment::Text(format!("\r\n--{boundary}--\r\n")));
     let kind = format!("multipart/byteranges; boundary={boundary}");
-    Ok(bytes(StatusCode::PARTIAL_CONTENT, kind, None, file, segments))
+    let length = segments.iter().map(Segment::size).sum();
+    Ok(bytes(StatusCode::PARTIAL_CONTENT, kind, None, length, body::stream(file, segments, gate)))
 }
 
-fn bytes(
-    status: StatusCode,
-    kind: String,
-    range: Option<String>,
-    file: File,
-    segments: Vec<Segment>,
-) -> Response {
-    let length: u64 = segments.iter().map(Segment::size).sum();
+fn bytes(status: StatusCode, kind: String, range: Option<String>, length: u64, body: Body) -> Response {
     let headers = [(CONTENT_TYPE, kind), (CONTENT_LENGTH, length.to_string())];
     let range = range.map(|range| [(CONTENT_RANGE, range)]);
-    (status, headers, range.map(axum::response::AppendHeaders), body::stream(file, segments)).into_response()
+    (status, headers, range.map(axum::response::AppendHeaders), body).into_response()
 }

@@ -5,6 +5,7 @@ mod body;
 mod drain;
 mod images;
 mod login;
+mod manage;
 mod observe;
 mod receive;
 mod refusal;
@@ -14,11 +15,11 @@ mod tus;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Path};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, options, post};
+use axum::routing::{get, options, post, put};
 use cardshop_protocol::token::SharedKeys;
 use tokio::sync::Semaphore;
 
@@ -34,16 +35,22 @@ pub(crate) struct Warehouse {
     metrics: Metrics,
     /// Places for uploads that move.
     moving: Arc<Semaphore>,
+    /// One image at a time is read for its block map and torrent.
+    deriving: tokio::sync::Mutex<()>,
+    /// Clients reach us by https.
+    encrypted: bool,
 }
 
 impl Warehouse {
-    pub(crate) fn new(store: Store, keys: SharedKeys, limits: &Limits) -> Self {
+    pub(crate) fn new(store: Store, keys: SharedKeys, limits: &Limits, encrypted: bool) -> Self {
         let moving = Arc::new(Semaphore::new(limits.max_moving_uploads));
-        Self { store, keys, metrics: Metrics::default(), moving }
+        let deriving = tokio::sync::Mutex::default();
+        Self { store, keys, metrics: Metrics::default(), moving, deriving, encrypted }
     }
 
     /// Waits until every moving upload has put down what it got, then gives the folder free.
     pub(crate) async fn close(&self) {
+        self.store.end();
         let all = u32::try_from(self.store.limits.max_moving_uploads).unwrap_or(u32::MAX);
         let _ = self.moving.acquire_many(all).await;
         self.store.release();
@@ -73,10 +80,19 @@ pub(crate) fn router(warehouse: Arc<Warehouse>) -> Router {
                 .options(tus::discover),
         )
         .layer(from_fn(tus::version));
+    let manage = Router::new()
+        .route("/links/{link}", put(manage::put_link).delete(manage::end_link))
+        .route("/images/{image}", get(images::image).patch(manage::change).delete(manage::remove))
+        .route("/retention", get(manage::retention))
+        .layer(DefaultBodyLimit::max(manage::MAX_BODY));
     Router::new()
         .route("/images", get(images::list))
-        .route("/images/{image}", get(images::image))
+        .merge(manage)
         .route("/images/{image}/index", get(images::index))
+        .route("/images/{image}/bmap", get(images::bmap))
+        .route("/images/{image}/torrent", get(images::torrent))
+        .route("/images/{image}/chunks", get(images::chunks))
+        .route("/p/{token}/{name}", get(images::public))
         .route("/keys", get(status::keys))
         .route("/health", get(status::health))
         .route("/metrics", get(status::metrics))

@@ -1,9 +1,9 @@
 //! Counts requests and bytes, and writes one log line per request, when its answer has left or was cut. The
-//! line holds no header and no query, so no token. Wraps every route.
+//! line holds no header, no query and no link's token. Wraps every route.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) sent_bytes: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
     pub(crate) running: AtomicU64,
+    /// Less than twice the margin is free: soon uploads are refused.
+    pub(crate) space_is_low: AtomicBool,
 }
 
 /// Middleware around every route.
@@ -39,7 +41,7 @@ pub(crate) async fn observe(
     let mut line = Line {
         peer: request.extensions().get::<Peer>().map(|p| p.0.to_string()).unwrap_or_default(),
         method: request.method().clone(),
-        path: request.uri().path().to_owned(),
+        path: without_token(request.uri().path()),
         began: Instant::now(),
         claims,
         status: 0,
@@ -50,6 +52,14 @@ pub(crate) async fn observe(
     let response = next.run(request).await;
     line.status = response.status().as_u16();
     response.map(|body| Body::new(Observed { whole: body.is_end_stream(), body, line }))
+}
+
+/// The path as it may be logged: the token of a public link lets anybody in.
+fn without_token(path: &str) -> String {
+    match path.strip_prefix("/p/") {
+        Some(rest) => format!("/p/-/{}", rest.split_once('/').map_or("", |(_, name)| name)),
+        None => path.to_owned(),
+    }
 }
 
 /// What is known of a request; written when it is dropped.
@@ -128,5 +138,17 @@ impl http_body::Body for Observed {
 impl Drop for Observed {
     fn drop(&mut self) {
         self.line.whole = self.whole;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_links_token_is_not_in_the_path_that_is_logged() {
+        assert_eq!(without_token("/p/secret/Library.img"), "/p/-/Library.img");
+        assert_eq!(without_token("/p/secret"), "/p/-/");
+        assert_eq!(without_token("/images/abc"), "/images/abc");
     }
 }

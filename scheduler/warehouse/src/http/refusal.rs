@@ -27,6 +27,16 @@ pub(crate) enum Refusal {
     NotAnUploader,
     #[error("the token is for another task than the upload")]
     OtherTask,
+    #[error("only staff and the scheduler change images")]
+    NotManager,
+    #[error("the body is not a JSON object of {wanted}")]
+    Body { wanted: &'static str },
+    #[error("this link has ended; ask who gave it to you for another")]
+    LinkEnded,
+    #[error("only public images have a torrent")]
+    NotPublic,
+    #[error("it is being made; ask again in a moment")]
+    BeingMade,
     #[error("there is nothing here, or nothing that you may see")]
     NotFound,
     #[error("no such address")]
@@ -71,6 +81,11 @@ impl Refusal {
             Self::BadToken => (401, "invalid_token", "Access token not valid"),
             Self::NotAnUploader => (403, "not_an_uploader", "Not allowed"),
             Self::OtherTask => (403, "other_task", "Not allowed"),
+            Self::NotManager => (403, "not_a_manager", "Not allowed"),
+            Self::Body { .. } => (400, "bad_body", "Body not valid"),
+            Self::LinkEnded => (410, "link_ended", "Link ended"),
+            Self::NotPublic => (404, "not_public", "Not public"),
+            Self::BeingMade => (503, "being_made", "Being made"),
             Self::NotFound => (404, "not_found", "Not found"),
             Self::NoSuchRoute => (404, "no_such_route", "Not found"),
             Self::MethodNotAllowed => (405, "method_not_allowed", "Method not allowed"),
@@ -117,6 +132,7 @@ impl Refusal {
                 vec![(CONTENT_RANGE, format!("bytes */{size}"))]
             }
             Self::TusVersion => vec![(HeaderName::from_static("tus-version"), TUS_VERSION.into())],
+            Self::BeingMade => vec![(RETRY_AFTER, "5".into())],
             Self::Store(StoreError::TooManyUploads { .. }) => vec![(RETRY_AFTER, "60".into())],
             _ => Vec::new(),
         }
@@ -127,6 +143,7 @@ fn store_facts(error: &StoreError) -> (u16, &'static str, &'static str) {
     match error {
         StoreError::Full { .. } | StoreError::DiskFull => (507, "no_space", "No space left"),
         StoreError::TooManyUploads { .. } => (503, "too_many_uploads", "Too many uploads"),
+        StoreError::TooManyLinks { .. } => (503, "too_many_links", "Too many links"),
         StoreError::TooLong { .. } => (413, "too_large", "Too large"),
         StoreError::OtherLength { .. } => (400, "other_length", "Another length"),
         StoreError::WrongChecksum => (460, "checksum_mismatch", "Checksum mismatch"),

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{self, Relaxed};
 
 use axum::Json;
 use axum::extract::State;
@@ -25,8 +25,10 @@ pub(crate) async fn keys(State(warehouse): State<Arc<Warehouse>>) -> Json<KeyLis
 pub(crate) async fn health(State(warehouse): State<Arc<Warehouse>>) -> Response {
     match free_bytes(&warehouse).await {
         Ok(free) => {
-            let takes_uploads = free >= warehouse.store.limits.space_margin;
-            Json(json!({ "status": "ok", "takes_uploads": takes_uploads })).into_response()
+            let margin = warehouse.store.limits.space_margin;
+            let (takes_uploads, space_is_low) = (free >= margin, is_low(free, margin));
+            Json(json!({ "status": "ok", "takes_uploads": takes_uploads, "space_is_low": space_is_low }))
+                .into_response()
         }
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "disk" }))).into_response(),
     }
@@ -49,6 +51,8 @@ pub(crate) async fn metrics(State(warehouse): State<Arc<Warehouse>>) -> Result<i
     add("image_bytes", "gauge", "Sum of their sizes, holes included.", images.iter().map(|i| i.size).sum());
     add("open_uploads", "gauge", "Uploads that are not done.", store.open_uploads() as u64);
     add("free_bytes", "gauge", "Bytes that may still be written, margin included.", free);
+    let low = is_low(free, store.limits.space_margin);
+    add("space_low", "gauge", "1 when soon uploads are refused for want of space.", low.into());
     add("running_requests", "gauge", "Requests whose answer has not left.", metrics.running.load(Relaxed));
     add("received_bytes_total", "counter", "Bytes of uploads.", metrics.received_bytes.load(Relaxed));
     add("sent_bytes_total", "counter", "Bytes of answers.", metrics.sent_bytes.load(Relaxed));
@@ -58,6 +62,28 @@ pub(crate) async fn metrics(State(warehouse): State<Arc<Warehouse>>) -> Result<i
         let _ = writeln!(text, "{name}{{class=\"{}xx\"}} {}", i + 1, count.load(Relaxed));
     }
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text))
+}
+
+/// Said before uploads are refused: less than twice the margin is free.
+fn is_low(free: u64, margin: u64) -> bool {
+    free < margin.saturating_mul(2)
+}
+
+impl Warehouse {
+    /// Says in the log when space becomes short, and when there is room again. Blocks.
+    pub(crate) fn look_after_space(&self) {
+        let Ok(free) = self.store.free_bytes() else { return };
+        let margin = self.store.limits.space_margin;
+        let low = is_low(free, margin);
+        if self.metrics.space_is_low.swap(low, Ordering::Relaxed) == low {
+            return;
+        }
+        if low {
+            tracing::warn!(free, margin, "space is short: below the margin uploads are refused");
+        } else {
+            tracing::info!(free, margin, "there is room again");
+        }
+    }
 }
 
 async fn free_bytes(warehouse: &Arc<Warehouse>) -> Result<u64, Refusal> {

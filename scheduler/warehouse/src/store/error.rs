@@ -33,6 +33,8 @@ pub(crate) enum StoreError {
     DiskFull,
     #[error("{open} uploads are open, the limit is {limit}; finish or delete some")]
     TooManyUploads { open: usize, limit: usize },
+    #[error("there are {limit} links, the limit; those that ended are forgotten after a month")]
+    TooManyLinks { limit: usize },
     #[error("the request carries more bytes than the upload's length of {length} leaves room for")]
     TooLong { length: u64 },
     #[error("the upload has {known} bytes already told or here, its length cannot be {told}")]

@@ -3,6 +3,8 @@
 //! ```text
 //! DATA/index.key                       signs indexes; 0600
 //! DATA/{image id}.img .cardindex .json an image, its signed index, its record (name, channels, …)
+//! DATA/{image id}.bmap .pieces         what follows from it, made when it is wanted
+//! DATA/links/{link}.json               public links
 //! DATA/uploads/{upload}.part .json     an upload's bytes and state
 //! DATA/pending/{task}.cardindex        an index whose image is not here yet
 //! DATA/damaged/                        what was set aside at a start
@@ -11,12 +13,15 @@
 //!
 //! Everything here blocks; `http` calls it on blocking threads. Ids become file names only as parsed types.
 
+mod derive;
 mod disk;
 mod error;
 mod intake;
 mod key;
+mod links;
 mod part;
 mod settle;
+mod shelf;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -25,6 +30,7 @@ mod uploads;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use cardshop_protocol::api::StoredImage;
@@ -35,10 +41,15 @@ use ed25519_dalek::SigningKey;
 
 pub(crate) use error::StoreError;
 pub(crate) use intake::Piece;
+pub(crate) use links::Link;
 pub(crate) use uploads::{Turn, Upload, UploadId};
 
 use crate::Limits;
+use links::Links;
 use uploads::Uploads;
+
+/// What lies beside an image and goes with it.
+const COMPANIONS: [&str; 4] = ["cardindex", "json", "bmap", "pieces"];
 
 /// The open folder.
 pub(crate) struct Store {
@@ -50,6 +61,9 @@ pub(crate) struct Store {
     /// would tear it. The catalog's lock is never held over I/O.
     placing: Mutex<()>,
     uploads: Uploads,
+    links: Links,
+    /// The warehouse ends: long work stops.
+    ending: AtomicBool,
     lock: File,
 }
 
@@ -59,8 +73,8 @@ impl Store {
     /// # Errors
     /// `InUse`, `BadKey`, `KeyGone`, `NoRandomness`, `Io`.
     pub(crate) fn open(data: &Path, limits: Limits, now: Timestamp) -> Result<Self, StoreError> {
-        let (uploads, pending) = (data.join("uploads"), data.join("pending"));
-        for folder in [data, &uploads, &pending] {
+        let [uploads, pending, links] = ["uploads", "pending", "links"].map(|name| data.join(name));
+        for folder in [data, &uploads, &pending, &links] {
             fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
         }
         let lock = lock(data)?;
@@ -76,6 +90,7 @@ impl Store {
         for upload in sweep::uploads(&uploads, &images)? {
             open.insert(upload);
         }
+        let links = Links::open(&links, &key)?;
         let store = Self {
             data: data.to_owned(),
             limits,
@@ -83,10 +98,17 @@ impl Store {
             catalog: Mutex::new(images),
             placing: Mutex::new(()),
             uploads: open,
+            links,
+            ending: AtomicBool::new(false),
             lock,
         };
         store.settle_all(now);
         Ok(store)
+    }
+
+    /// Long work stops where it is.
+    pub(crate) fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
     }
 
     /// Lets another warehouse have the folder.
@@ -124,6 +146,15 @@ impl Store {
         }
     }
 
+    /// A small file's bytes; `None` when it is gone.
+    pub(crate) fn read_file(&self, path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+        match fs::read(path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(StoreError::io("read", path)(e)),
+        }
+    }
+
     fn catalog(&self) -> MutexGuard<'_, BTreeMap<ImageId, StoredImage>> {
         self.catalog.lock().expect("no holder panics")
     }
@@ -134,6 +165,14 @@ impl Store {
     /// Where an image's signed index lies.
     pub(crate) fn index_path(&self, id: ImageId) -> PathBuf {
         self.data.join(format!("{id}.cardindex"))
+    }
+    /// Where its block map lies, if that was made.
+    pub(crate) fn bmap_path(&self, id: ImageId) -> PathBuf {
+        self.data.join(format!("{id}.bmap"))
+    }
+    /// Where the digests of its torrent's pieces lie, if they were made.
+    pub(crate) fn pieces_path(&self, id: ImageId) -> PathBuf {
+        self.data.join(format!("{id}.pieces"))
     }
     fn record_path(&self, id: ImageId) -> PathBuf {
         self.data.join(format!("{id}.json"))

@@ -182,7 +182,7 @@ impl Store {
         let State { metadata, channels, .. } = &part.state;
         let name = if metadata.name.is_empty() { metadata.task.to_string() } else { metadata.name.clone() };
         let (id, size, channels) = (index.id(), index.image_size(), channels.clone());
-        let image = StoredImage { id, name, size, channels, created: now, public: false };
+        let image = StoredImage { id, name, size, channels, created: now, public: false, keep_until: None };
 
         let index_path = self.index_path(id);
         disk::replace(&index_path, &signed.encode()).map_err(StoreError::io("write", &index_path))?;
@@ -195,7 +195,7 @@ impl Store {
         Ok(())
     }
 
-    fn write_record(&self, image: &StoredImage) -> Result<(), StoreError> {
+    pub(super) fn write_record(&self, image: &StoredImage) -> Result<(), StoreError> {
         let path = self.record_path(image.id);
         let json = serde_json::to_vec(image).expect("a record is plain JSON");
         disk::replace(&path, &json).map_err(StoreError::io("write", &path))

@@ -3,7 +3,7 @@
 //! | found | done |
 //! |---|---|
 //! | `*.tmp` | removed: it was not in place yet |
-//! | `.cardindex` or `.json` without `.img` | removed: the image did not appear |
+//! | `.cardindex`, `.json`, `.bmap`, `.pieces` without `.img` | removed: the image did not appear, or was removed |
 //! | `.img` whose index or record is missing, torn or of another image | moved to `damaged/`: no crash does this |
 //! | upload without state, state without bytes | removed; a state whose image appeared becomes *done* |
 //! | pending index that is torn, or whose image is here | removed |
@@ -20,6 +20,7 @@ use cardshop_protocol::index::Index;
 use cardshop_protocol::time::Timestamp;
 use ed25519_dalek::VerifyingKey;
 
+use super::COMPANIONS;
 use super::disk::{self, UNFINISHED};
 use super::error::StoreError;
 use super::part::{self, Part};
@@ -37,8 +38,7 @@ pub(super) fn images(data: &Path, key: &VerifyingKey) -> Result<BTreeMap<ImageId
     for id in ids {
         let file = |kind| data.join(format!("{id}.{kind}"));
         if !is_there(&file("img"))? {
-            orphan(&file("cardindex"))?;
-            orphan(&file("json"))?;
+            COMPANIONS.iter().try_for_each(|kind| orphan(&file(kind)))?;
             continue;
         }
         match whole_image(id, data, key)? {
@@ -95,7 +95,7 @@ fn whole_image(
 fn set_aside(data: &Path, id: ImageId) -> Result<(), StoreError> {
     let damaged = data.join("damaged");
     fs::create_dir_all(&damaged).map_err(StoreError::io("create", &damaged))?;
-    for kind in ["img", "cardindex", "json"] {
+    for kind in COMPANIONS.into_iter().chain(["img"]) {
         let name = format!("{id}.{kind}");
         match fs::rename(data.join(&name), damaged.join(&name)) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -168,7 +168,7 @@ pub(super) fn expire_pending(folder: &Path, now: Timestamp, life: Duration) {
 }
 
 /// The files of a folder that are in place; unfinished ones are removed.
-fn files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))? {
         let path = entry.map_err(StoreError::io("list", folder))?.path();
@@ -182,7 +182,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
 }
 
 /// The id a file is named for.
-fn stem<T: std::str::FromStr>(path: &Path) -> Option<T> {
+pub(super) fn stem<T: std::str::FromStr>(path: &Path) -> Option<T> {
     path.file_stem()?.to_str()?.parse().ok()
 }
 
@@ -191,7 +191,7 @@ pub(super) fn is_there(path: &Path) -> Result<bool, StoreError> {
     path.try_exists().map_err(StoreError::io("look for", path))
 }
 
-fn orphan(path: &Path) -> Result<(), StoreError> {
+pub(super) fn orphan(path: &Path) -> Result<(), StoreError> {
     if path.exists() {
         tracing::warn!(path = %path.display(), "what a crash left is removed");
     }

@@ -158,7 +158,7 @@ impl Shop {
         let mut names: Vec<String> = std::fs::read_dir(self.data())
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .filter(|n| !["index.key", "lock", "uploads", "pending"].contains(&n.as_str()))
+            .filter(|n| !["index.key", "lock", "uploads", "pending", "links"].contains(&n.as_str()))
             .collect();
         names.sort();
         names
@@ -225,7 +225,7 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut response = if matches!(method, "POST" | "PATCH") {
+        let mut response = if matches!(method, "POST" | "PATCH" | "PUT") {
             self.agent.run(request.body(body).unwrap())?
         } else {
             self.agent.run(request.body(()).unwrap())?

@@ -7,6 +7,7 @@ mod common;
 mod crash;
 mod download;
 mod log;
+mod manage;
 mod peers;
 mod rights;
 mod tls;

@@ -143,7 +143,7 @@ fn metadata_that_would_lead_out_of_the_folder_is_refused_before_anything_is_made
         ("task", "/etc/passwd"),
         ("image", "../../../etc/passwd"),
         ("kind", "../image"),
-        ("kind", "packed"),
+        ("kind", "archive"),
         ("name", "a\nb"),
     ] {
         let mut pairs = vec![("kind", "image".to_owned()), ("task", task.to_string())];
