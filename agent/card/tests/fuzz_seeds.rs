@@ -1,0 +1,38 @@
+//! The seeds of the fuzz targets, and what fuzzing found, through the same checks on every run of the tests.
+#![allow(clippy::unwrap_used)] // a test helper that cannot unwrap reads worse and asserts less
+
+#[path = "../fuzz/checks.rs"]
+#[allow(unreachable_pub)] // another crate compiles it as its own module
+mod checks;
+
+use cardshop_card::memory::{FaultPlan, MemoryCard};
+use cardshop_card::{PassportError, read_passport_of};
+
+fn replay(target: &str, check: fn(&[u8])) {
+    let folder = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        check(&std::fs::read(entry.unwrap().path()).unwrap());
+        count += 1;
+    }
+    assert!(count > 0, "no seed in {folder}");
+}
+
+#[test]
+fn no_bmap_the_fuzzer_kept_breaks_the_parser() {
+    replay("bmap", checks::bmap);
+}
+
+#[test]
+fn no_card_the_fuzzer_kept_breaks_the_passport_reader() {
+    replay("passport", checks::passport);
+}
+
+#[test]
+fn the_cards_the_fuzzer_changes_are_ones_whose_passport_file_is_found() {
+    for kind in 0..4 {
+        let card = MemoryCard::new(checks::card_of(kind), 512, FaultPlan::default());
+        let found = read_passport_of(&mut card.open());
+        assert!(matches!(found, Err(PassportError::Damaged(_))), "kind {kind}: {found:?}");
+    }
+}

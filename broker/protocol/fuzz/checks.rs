@@ -1,0 +1,23 @@
+//! What must hold for the decoder whatever it is given. The fuzz target calls it with random bytes, the test
+//! `tests/fuzz_seeds.rs` with the files in `seeds/`; a finding becomes a file there.
+
+use cardshop_protocol::index::Index;
+
+/// Decodes, and asks a decoded index everything that others compute with.
+pub fn index(bytes: &[u8]) {
+    let Ok(index) = Index::decode(bytes) else { return };
+    assert_eq!(index.encode(), bytes, "one index has one spelling");
+    let mut end = 0;
+    for extent in index.extents() {
+        assert!(extent.length > 0 && extent.offset >= end, "extents ascend");
+        end = extent.end();
+    }
+    assert!(end <= index.image_size(), "extents lie inside the image");
+    let mut mapped = 0;
+    for chunk in 0..index.chunks().len() {
+        let range = index.chunk_range(chunk);
+        assert!(range.start < range.end && range.end <= index.image_size());
+        mapped += index.extents_in(range).map(|extent| extent.length).sum::<u64>();
+    }
+    assert_eq!(mapped, index.data_bytes() + index.zero_bytes(), "chunks hold all that is mapped");
+}
