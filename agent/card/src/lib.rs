@@ -21,11 +21,15 @@ mod ioctl;
 mod lanes;
 mod map;
 pub mod memory;
+#[cfg(feature = "packed")]
+mod packed;
 mod passport;
 mod plan;
 mod probe;
+mod shared;
 mod source;
 mod stop;
+mod stream;
 mod verify;
 mod write;
 
@@ -35,11 +39,15 @@ pub use error::{CardError, Operation};
 pub use facts::gather;
 pub use interlock::{DeviceClass, DeviceFacts, DeviceIdentity, Policy, Refusal};
 pub use map::{IndexFileError, index_file, map_file};
+#[cfg(feature = "packed")]
+pub use packed::{Packing, unpack};
 pub use passport::{
     CARD_FILE, MAX_PASSPORT_SIZE, PassportError, PassportFiles, README_FILE, read_passport, read_passport_of,
 };
 pub use probe::{ProbeReport, probe, probe_reading};
+pub use shared::{CardSource, MakeSpill, SharedSource, WINDOW_BYTES};
 pub use source::{ChunkSource, FileSource, SourceError};
 pub use stop::StopFlag;
+pub use stream::{ImageStream, index_stream};
 pub use verify::{VerifyOutcome, verify_card};
 pub use write::{Job, Outcome, Progress, refresh_card, write_card};

@@ -36,6 +36,17 @@ pub enum IndexFileError {
     /// Nothing to write: a card of it would be called verified with no byte read.
     #[error("{} is empty", .0.display())]
     Empty(PathBuf),
+    /// What a stream unpacks to has no end in sight, or fits on no card that was named.
+    #[error("{} unpacks to more than {limit} bytes", path.display())]
+    TooLarge {
+        /// Which.
+        path: PathBuf,
+        /// Bytes that were allowed.
+        limit: u64,
+    },
+    /// The stop flag was raised.
+    #[error("stopped")]
+    Stopped,
     /// The map given is for an image of another size.
     #[error("the map is for an image of {mapped} bytes, the file has {actual}")]
     WrongSize {

@@ -71,6 +71,8 @@ pub(super) fn read_source(
         let bytes = &mut buffer[(range.start - start) as usize..(range.end - start) as usize];
         job.source.read_chunk(chunk, bytes, stop).map_err(|error| match error {
             SourceError::Stopped { .. } => CardError::Stopped,
+            // A source that waits may end in an error of its own then.
+            _ if stop.is_stopped() => CardError::Stopped,
             error => CardError::SourceFailed(error),
         })?;
         if !job.source.gives_checked_chunks() && !index.chunk_matches(chunk, bytes) {

@@ -1,7 +1,8 @@
 //! Bytes in, index out: digests an image as its data passes by, in one pass and with one chunk's state.
 
 use super::{
-    Chunk, ExtentKind, ImageMap, Index, IndexError, MAX_CHUNK_SIZE, MIN_CHUNK_SIZE, chunk_count, extents_in,
+    Chunk, Extent, ExtentKind, ImageMap, Index, IndexError, MAX_CHUNK_SIZE, MAX_IMAGE_SIZE, MIN_CHUNK_SIZE,
+    chunk_count, extents_in,
 };
 use crate::ids::{Digest, ImageId};
 
@@ -62,6 +63,32 @@ impl IndexBuilder {
             zero_chunk: Digest(*zeros.finalize().as_bytes()),
             map,
         })
+    }
+
+    /// Starts an index of an image whose size shows only at its end: all of it is data. [`Self::finish_here`]
+    /// ends it.
+    ///
+    /// # Errors
+    /// `BadChunkSize`.
+    pub fn of_stream(chunk_size: u32) -> Result<Self, IndexError> {
+        let extents = vec![Extent { offset: 0, length: MAX_IMAGE_SIZE, kind: ExtentKind::Data }];
+        Self::new(ImageMap { image_size: MAX_IMAGE_SIZE, extents, passport: Vec::new() }, chunk_size)
+    }
+
+    /// Ends an image of [`Self::of_stream`] with what was given.
+    ///
+    /// # Errors
+    /// None for an image of which anything was given.
+    pub fn finish_here(mut self) -> Result<Index, IndexError> {
+        self.map.image_size = self.at;
+        self.map.extents[0].length = self.at;
+        self.map.check()?;
+        if !self.at.is_multiple_of(u64::from(self.chunk_size)) {
+            let digest = Digest(*self.hasher.finalize().as_bytes());
+            self.push_chunk(digest);
+        }
+        self.extent = self.map.extents.len();
+        self.finish()
     }
 
     /// Takes the next bytes of the data extents.
