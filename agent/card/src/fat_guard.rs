@@ -16,10 +16,21 @@ use crate::error::CardError;
 
 /// Partitions an MBR lists.
 pub(crate) const MBR_ENTRIES: usize = 4;
+/// Volumes of a card that are looked at: with the pieces of each this bounds what a card can make us read.
+const MAX_VOLUMES: usize = 4;
+/// Type of the MBR partition that stands for a GPT.
+const PROTECTIVE: u8 = 0xee;
+/// GPT entries looked at; those of an image are among the first.
+const MAX_GPT_ENTRIES: u32 = 32;
+/// Bytes of a GPT entry on every disk there is.
+const GPT_ENTRY_SIZE: u32 = 128;
 /// Pieces of 4 KiB read from one volume at most: 2 MiB, a root folder of more than 60,000 files.
 const MAX_READS: usize = 512;
 /// Blocks the library may ask for, counting repeats: ends a chain that runs in a circle.
 const MAX_REQUESTS: u32 = 16 * 1024;
+/// Blocks are shown this much later than they are: a volume may begin at the card's first block, where the
+/// library looks for an MBR.
+const SHIFT: u32 = 1;
 const PIECE: u64 = 4096;
 const BLOCK: u64 = Block::LEN as u64;
 
@@ -58,18 +69,36 @@ impl<'a> GuardedVolume<'a> {
     /// Opens partition `entry` (from 0) of the card's MBR; `None` when it is no FAT volume that holds together.
     pub(crate) fn open(device: &'a dyn CardDevice, entry: usize) -> Result<Option<Self>, CardError> {
         let mut reader = PieceReader { device, pieces: HashMap::new(), requests: 0 };
-        let mut block = |at: u32| match reader.block(at) {
-            Ok(block) => Ok(Some(block)),
-            Err(GuardError::Card(error)) => Err(error),
-            Err(_) => Ok(None),
-        };
-        let Some((start, blocks)) = block(0)?.and_then(|mbr| fat_partition(&mbr, entry)) else {
+        let Some(place) = reader.look(0)?.and_then(|mbr| fat_partition(&mbr, entry)) else {
             return Ok(None);
         };
-        let Some(layout) = block(start)?.and_then(|boot| Layout::of(&boot, start, blocks)) else {
-            return Ok(None);
-        };
-        Ok(Some(Self { reader: RefCell::new(reader), layout }))
+        Self::open_at(reader, place)
+    }
+
+    /// Opens every place where a FAT volume may be, [`MAX_VOLUMES`] at most: MBR partitions, those of a GPT, or the
+    /// whole card where it has no table.
+    pub(crate) fn open_all(device: &'a dyn CardDevice) -> Result<Vec<Self>, CardError> {
+        let mut reader = PieceReader { device, pieces: HashMap::new(), requests: 0 };
+        let Some(first) = reader.look(0)? else { return Ok(Vec::new()) };
+        let mut places: Vec<_> = (0..MBR_ENTRIES).filter_map(|entry| fat_partition(&first, entry)).collect();
+        if places.is_empty() && (0..MBR_ENTRIES).any(|entry| first[446 + entry * 16 + 4] == PROTECTIVE) {
+            places = gpt_partitions(&mut reader)?;
+        }
+        if places.is_empty() {
+            let blocks = device.size() / BLOCK;
+            places.push((0, blocks.min(u64::from(u32::MAX)) as u32));
+        }
+        let mut volumes = Vec::new();
+        for place in places.into_iter().take(MAX_VOLUMES) {
+            let reader = PieceReader { device, pieces: HashMap::new(), requests: 0 };
+            volumes.extend(Self::open_at(reader, place)?);
+        }
+        Ok(volumes)
+    }
+
+    fn open_at(mut reader: PieceReader<'a>, (start, blocks): (u32, u32)) -> Result<Option<Self>, CardError> {
+        let layout = reader.look(start)?.and_then(|boot| Layout::of(&boot, start, blocks));
+        Ok(layout.map(|layout| Self { reader: RefCell::new(reader), layout }))
     }
 
     /// Numbers of the clusters there are.
@@ -95,6 +124,40 @@ fn fat_partition(mbr: &[u8; 512], entry: usize) -> Option<(u32, u32)> {
     (mbr[510..] == [0x55, 0xaa] && is_fat && start > 0 && blocks > 0).then_some((start, blocks))
 }
 
+/// First block and length of the data and EFI partitions in a GPT's first entries.
+///
+/// **Source:** UEFI Specification 2.10 §5.3, *GPT Disk Layout*; sectors of 512 bytes.
+fn gpt_partitions(reader: &mut PieceReader<'_>) -> Result<Vec<(u32, u32)>, CardError> {
+    const BASIC_DATA: [u8; 16] =
+        [0xa2, 0xa0, 0xd0, 0xeb, 0xe5, 0xb9, 0x33, 0x44, 0x87, 0xc0, 0x68, 0xb6, 0xb7, 0x26, 0x99, 0xc7];
+    const EFI_SYSTEM: [u8; 16] =
+        [0x28, 0x73, 0x2a, 0xc1, 0x1f, 0xf8, 0xd2, 0x11, 0xba, 0x4b, 0x00, 0xa0, 0xc9, 0x3e, 0xc9, 0x3b];
+    let le64 = |bytes: &[u8], at: usize| u64::from(le32(bytes, at)) | u64::from(le32(bytes, at + 4)) << 32;
+    let Some(header) = reader.look(1)?.filter(|header| header.starts_with(b"EFI PART")) else {
+        return Ok(Vec::new());
+    };
+    let (first, count, size) = (le64(&header, 72), le32(&header, 80), le32(&header, 84));
+    let Some(first) = u32::try_from(first).ok().filter(|_| size == GPT_ENTRY_SIZE) else {
+        return Ok(Vec::new());
+    };
+    let mut partitions = Vec::new();
+    let per_block = Block::LEN_U32 / GPT_ENTRY_SIZE;
+    for block in 0..count.min(MAX_GPT_ENTRIES).div_ceil(per_block) {
+        let Some(bytes) = first.checked_add(block).map_or(Ok(None), |at| reader.look(at))? else { break };
+        for entry in bytes.chunks(GPT_ENTRY_SIZE as usize) {
+            let (start, last) = (u32::try_from(le64(entry, 32)), u32::try_from(le64(entry, 40)));
+            if let (Ok(start), Ok(last)) = (start, last)
+                && (entry[..16] == BASIC_DATA || entry[..16] == EFI_SYSTEM)
+                && start > 1
+                && last > start
+            {
+                partitions.push((start, last - start + 1));
+            }
+        }
+    }
+    Ok(partitions)
+}
+
 impl Layout {
     /// Reads a boot sector; `None` unless every part lies inside the volume and the tables hold all clusters.
     fn of(boot: &[u8; 512], start: u32, blocks: u32) -> Option<Self> {
@@ -111,7 +174,7 @@ impl Layout {
             && reserved > 0
             && (1..=2).contains(&copies)
             && total <= blocks
-            && start.checked_add(total).is_some()
+            && start.checked_add(total).and_then(|end| end.checked_add(SHIFT)).is_some()
             && data < u64::from(total);
         if !sane {
             return None;
@@ -155,11 +218,11 @@ impl Layout {
         }
     }
 
-    /// An MBR with this volume as its only partition.
+    /// An MBR with this volume as its only partition, where it is shown.
     fn mbr(&self) -> [u8; 512] {
         let mut mbr = [0; 512];
         mbr[446 + 4] = if self.is_fat32 { 0x0c } else { 0x0e };
-        mbr[446 + 8..446 + 12].copy_from_slice(&self.start.to_le_bytes());
+        mbr[446 + 8..446 + 12].copy_from_slice(&(self.start + SHIFT).to_le_bytes());
         mbr[446 + 12..446 + 16].copy_from_slice(&self.blocks.to_le_bytes());
         mbr[510..].copy_from_slice(&[0x55, 0xaa]);
         mbr
@@ -174,6 +237,15 @@ struct PieceReader<'a> {
 }
 
 impl PieceReader<'_> {
+    /// A block; nothing where there is none.
+    fn look(&mut self, block: u32) -> Result<Option<[u8; 512]>, CardError> {
+        match self.block(block) {
+            Ok(block) => Ok(Some(block)),
+            Err(GuardError::Card(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
     fn block(&mut self, block: u32) -> Result<[u8; 512], GuardError> {
         let offset = u64::from(block) * BLOCK;
         if offset + BLOCK > self.device.size() {
@@ -205,10 +277,10 @@ impl BlockDevice for GuardedVolume<'_> {
     fn read(&self, blocks: &mut [Block], start: BlockIdx) -> Result<(), GuardError> {
         for (block, at) in blocks.iter_mut().zip(start.0..) {
             let layout = &self.layout;
-            if at == 0 {
+            let Some(at) = at.checked_sub(SHIFT) else {
                 block.contents = layout.mbr();
                 continue;
-            }
+            };
             if !(layout.start..layout.start + layout.blocks).contains(&at) {
                 return Err(GuardError::Outside(at));
             }
@@ -225,6 +297,6 @@ impl BlockDevice for GuardedVolume<'_> {
     }
 
     fn num_blocks(&self) -> Result<BlockCount, GuardError> {
-        Ok(BlockCount(self.layout.start + self.layout.blocks))
+        Ok(BlockCount(self.layout.start + self.layout.blocks + SHIFT))
     }
 }

@@ -10,7 +10,7 @@ use embedded_sdmmc::{Mode, TimeSource, Timestamp, VolumeIdx, VolumeManager};
 
 use crate::claim::ReadableCard;
 use crate::error::CardError;
-use crate::fat_guard::{GuardError, GuardedVolume, MBR_ENTRIES};
+use crate::fat_guard::{GuardError, GuardedVolume};
 
 /// 8.3 name of the passport.
 pub const CARD_FILE: &str = "CARD.JSN";
@@ -67,7 +67,8 @@ pub(crate) fn passport_blocks(
 }
 
 /// Reads the passport of a card or an image file; nothing is claimed or written. `None` when the card has no
-/// FAT partition in an MBR, no `CARD.JSN`, or a blank one. Reads at most 2 MiB.
+/// FAT file system (in an MBR, in a GPT, or on the whole card), no `CARD.JSN`, or a blank one. Reads at most 2 MiB
+/// of each of four file systems.
 ///
 /// # Errors
 /// `Damaged`, or what the card failed with.
@@ -80,8 +81,7 @@ pub fn read_passport(device: &Path) -> Result<Option<Passport>, PassportError> {
 /// # Errors
 /// As [`read_passport`].
 pub fn read_passport_of(card: &mut ReadableCard) -> Result<Option<Passport>, PassportError> {
-    for entry in 0..MBR_ENTRIES {
-        let Some(volume) = GuardedVolume::open(&*card.device, entry)? else { continue };
+    for volume in GuardedVolume::open_all(&*card.device)? {
         if let Some(bytes) = read_file(volume, CARD_FILE)? {
             return parse(&bytes);
         }

@@ -82,6 +82,48 @@ fn a_passport_is_read_from_fat16_and_fat32() {
     }
 }
 
+/// A card with a GPT, whose second entry is the volume.
+fn gpt_card(volume: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; 64 * 512];
+    bytes[446 + 4] = 0xee;
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let header = &mut bytes[512..1024];
+    header[..8].copy_from_slice(b"EFI PART");
+    header[72..80].copy_from_slice(&2_u64.to_le_bytes());
+    header[80..84].copy_from_slice(&128_u32.to_le_bytes());
+    header[84..88].copy_from_slice(&128_u32.to_le_bytes());
+    let entry = &mut bytes[1024 + 128..1024 + 256];
+    entry[..4].copy_from_slice(&[0xa2, 0xa0, 0xd0, 0xeb]);
+    entry[4..16].copy_from_slice(&[0xe5, 0xb9, 0x33, 0x44, 0x87, 0xc0, 0x68, 0xb6, 0xb7, 0x26, 0x99, 0xc7]);
+    entry[32..40].copy_from_slice(&64_u64.to_le_bytes());
+    entry[40..48].copy_from_slice(&(64 + volume.len() as u64 / 512 - 1).to_le_bytes());
+    bytes.extend(volume);
+    bytes
+}
+
+#[test]
+fn a_passport_is_read_from_a_gpt_and_from_a_card_without_partitions() {
+    for (kind, size) in [(FatType::Fat16, 4 * MIB), (FatType::Fat32, 40 * MIB)] {
+        let volume = volume(kind, size, &padded(4));
+        assert_eq!(read(volume.clone()).unwrap(), Some(passport(4)), "{kind:?} on the whole card");
+        assert_eq!(read(gpt_card(&volume)).unwrap(), Some(passport(4)), "{kind:?} in a GPT");
+    }
+}
+
+#[test]
+fn a_gpt_that_lies_is_no_reason_to_read_much_or_to_panic() {
+    let good = gpt_card(&volume(FatType::Fat16, 4 * MIB, &padded(4)));
+    for place in (512 + 72..512 + 88).chain(1024 + 128..1024 + 176) {
+        for wrong in [0, 1, 0x7f, 0xff] {
+            let mut bytes = good.clone();
+            bytes[place] = wrong;
+            let card = MemoryCard::new(bytes, 512, FaultPlan::default());
+            let _ = read_passport_of(&mut card.open());
+            assert!(card.requests() < 4 * 520, "byte {place} = {wrong}: {} requests", card.requests());
+        }
+    }
+}
+
 #[test]
 fn a_card_without_a_passport_has_none() {
     assert_eq!(read(vec![0; 4 * MIB]).unwrap(), None, "an empty card");

@@ -4,14 +4,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use cardshop_card::{CardError, FileSource, Job, Policy, ReadableCard, StopFlag};
+use cardshop_card::{CardError, DeviceClass, Job, Policy, ReadableCard, StopFlag};
+use cardshop_protocol::ids::KeyId;
 use cardshop_protocol::index::Index;
-use cardshop_protocol::message::{Verify, WritePhase};
+use cardshop_protocol::keys::{KeyList, KeyUse};
+use cardshop_protocol::message::{Passport, Verify, WritePhase};
+use cardshop_protocol::time::Timestamp;
 use serde_json::json;
 
 use crate::exit::{Ending, of_error, refused_for_safety, stop_flag};
-use crate::image::{index_path, read_index};
-use crate::report::{Output, Progress, size};
+use crate::image::read_index;
+use crate::input::Input;
+use crate::report::{Output, Progress, print_status_on_signal, size};
 
 /// How to clear a card before it is written.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -55,21 +59,36 @@ impl From<VerifyWord> for Verify {
     }
 }
 
+/// Whether a card is tried out before it is written.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum ProbeWord {
+    /// Marks all over the card find one that is smaller than it says; seconds. Not for plain files.
+    Quick,
+    /// Not at all.
+    None,
+}
+
 /// Writes an image to one or many devices at once and reads it back.
 ///
-/// Example: cardshop write school.img /dev/sdb /dev/sdc
+/// Examples:
+///   cardshop write school.img.xz /dev/sdb /dev/sdc
+///   CARDSHOP_TOKEN=… cardshop write https://shop.example/images/4f3a… /dev/sdb
+///
+/// The image is read, unpacked and digested once for all cards; a slow or bad card holds up no other. What a slow
+/// card still needs of a packed or remote image is kept in an unlinked file in TMPDIR (/var/tmp). An image without
+/// an index is read once more before, to make it. SIGUSR1 prints how far each card is.
 ///
 /// Exit codes: 0 all done, 1 a card failed, 3 refused for safety, 4 a card reads back wrong, 130 interrupted: the
 /// card is blank to a computer then.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Write {
-    /// The image, a plain file.
+    /// The image: .img, .img.xz, .img.zst, .img.gz, a file or an http(s) address; CARDSHOP_TOKEN holds the token.
     image: PathBuf,
     /// The devices; plain files are written in place.
     #[arg(required = true)]
     devices: Vec<PathBuf>,
-    /// The image's index [default: IMAGE.cardindex if it is there, else made first].
+    /// The image's index [default: the one beside the image, else made first].
     #[arg(long)]
     index: Option<PathBuf>,
     /// How much to read back.
@@ -78,6 +97,12 @@ pub(crate) struct Write {
     /// How to clear the card.
     #[arg(long, value_enum, default_value = "discard")]
     wipe: Wipe,
+    /// Try the card out first.
+    #[arg(long, value_enum, default_value = "quick")]
+    probe: ProbeWord,
+    /// The card holds an earlier build of the image: read it first, write only what differs, wipe nothing.
+    #[arg(long)]
+    refresh: bool,
     /// Do not ask.
     #[arg(long)]
     yes: bool,
@@ -85,70 +110,86 @@ pub(crate) struct Write {
 
 impl Write {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
-        refuse_packed(&self.image)?;
+        print_status_on_signal();
+        let stop = stop_flag();
+        let input = Input::new(&self.image, stop.clone())?;
         if !self.yes {
             confirm(output, &self.devices)?;
         }
-        let index = self.index(output)?;
-        let source = FileSource::open(&self.image, &index)
-            .with_context(|| format!("cannot read {}", self.image.display()))?;
-        // Only now: before it there is nothing that Ctrl-C must leave in order.
-        let stop = stop_flag();
-        let (index, source) = (Arc::new(index), Arc::new(source));
+        let index = Arc::new(input.index(self.index.as_deref(), self.largest_card(), output)?);
+        let source = input.source(&index)?;
         let bars = output.bars();
-        let mut ending = Ending::Done;
-        let threads: Vec<_> = self
-            .devices
-            .iter()
-            .map(|device| {
+        // Each card has its place at the source before the first begins.
+        let cards: Vec<_> = self.devices.iter().map(|device| (device, source.card())).collect();
+        let threads: Vec<_> = cards
+            .into_iter()
+            .map(|(device, source)| {
                 let mut progress = output.progress(&bars, &name_of(device));
-                let (index, source, stop, device) =
-                    (index.clone(), source.clone(), stop.clone(), device.clone());
+                let (index, stop, device) = (index.clone(), stop.clone(), device.clone());
                 let (wipe, verify) = (self.wipe.into(), self.verify.into());
-                std::thread::spawn(move || {
-                    let job = Job { index: &index, source: &*source, wipe, verify, passport: None };
-                    write_one(&device, &job, &stop, &mut progress)
+                let how = How { probe: self.probe, refresh: self.refresh };
+                let thread = std::thread::Builder::new().name(name_of(&device));
+                thread.spawn(move || {
+                    let job = Job { index: &index, source: &source, wipe, verify, passport: None };
+                    write_one(&device, &job, how, &stop, &mut progress)
                 })
             })
             .collect();
+        let mut ending = Ending::Done;
         for (device, thread) in self.devices.iter().zip(threads) {
-            let result = thread.join().expect("a writing thread does not panic");
-            if let Err(error) = result {
-                let error = anyhow::Error::new(error).context(device.display().to_string());
-                output.failure(&error);
-                ending = worse(ending, of_error(&error));
-            } else if let Ok(outcome) = result {
-                tell(output, device, &index, &outcome);
+            let result = match thread {
+                Ok(thread) => thread.join().expect("a writing thread does not panic"),
+                Err(error) => Err(CardError::NoThread(error)),
+            };
+            match result {
+                Ok(outcome) => tell(output, device, &index, &outcome),
+                Err(error) => {
+                    let fault = error.fault();
+                    output.event(json!({"event": "failed", "device": device, "code": fault.code,
+                        "text": fault.text, "offset": fault.offset, "remedy": error.remedy()}));
+                    let error = anyhow::Error::new(error).context(device.display().to_string());
+                    output.failure(&error);
+                    ending = worse(ending, of_error(&error));
+                }
             }
+        }
+        if source.spill_peak_bytes() > 0 {
+            tracing::info!(bytes = source.spill_peak_bytes(), "most that was kept for slow cards");
         }
         Ok(ending)
     }
 
-    fn index(&self, output: &Output) -> anyhow::Result<Index> {
-        let beside = index_path(&self.image);
-        match &self.index {
-            Some(path) => read_index(path),
-            None if beside.exists() => read_index(&beside),
-            None => {
-                let bars = output.bars();
-                let mut progress = output.progress(&bars, "index");
-                cardshop_card::index_file(&self.image, None, None, &mut |done, total| {
-                    progress.at("digesting", done, total);
-                })
-                .with_context(|| format!("cannot index {}", self.image.display()))
-            }
-        }
+    /// Bytes of the largest card that was named: nothing larger needs to be unpacked.
+    fn largest_card(&self) -> u64 {
+        let sizes = self.devices.iter().filter_map(|device| cardshop_card::gather(device).ok());
+        sizes.map(|facts| facts.size()).max().unwrap_or(0)
     }
+}
+
+#[derive(Clone, Copy)]
+struct How {
+    probe: ProbeWord,
+    refresh: bool,
 }
 
 fn write_one(
     device: &Path,
     job: &Job<'_>,
+    how: How,
     stop: &StopFlag,
     progress: &mut Progress,
 ) -> Result<cardshop_card::Outcome, CardError> {
     let mut card = cardshop_card::claim(device, &Policy::named())?;
-    let outcome = cardshop_card::write_card(&mut card, job, stop, &mut |p| {
+    let needed = job.index.image_size();
+    if card.size() < needed {
+        return Err(CardError::CardTooSmall { card_size: card.size(), needed });
+    }
+    if how.probe == ProbeWord::Quick && card.facts().class != DeviceClass::PlainFile {
+        progress.rest("probing");
+        cardshop_card::probe(&mut card, stop)?;
+    }
+    let write = if how.refresh { cardshop_card::refresh_card } else { cardshop_card::write_card };
+    let outcome = write(&mut card, job, stop, &mut |p| {
         progress.at(phase_name(p.phase), p.done, p.total);
     })?;
     progress.finish("done");
@@ -161,7 +202,8 @@ fn tell(output: &Output, device: &Path, index: &Index, outcome: &cardshop_card::
     let verify_bps = rate(outcome.verified_bytes, outcome.verify_duration);
     let verified = outcome.is_verified();
     output.event(json!({"event": "written", "device": device, "image": index.id(), "verified": verified,
-        "written_bytes": outcome.written_bytes, "verified_bytes": outcome.verified_bytes,
+        "written_bytes": outcome.written_bytes, "kept_bytes": outcome.kept_bytes,
+        "verified_bytes": outcome.verified_bytes,
         "write_bps": write_bps, "verify_bps": verify_bps}));
     let word = if verified { "written and verified" } else { "written, NOT verified" };
     output.line(format_args!(
@@ -199,21 +241,6 @@ fn name_of(device: &Path) -> String {
     device.file_name().map_or_else(|| device.display().to_string(), |n| n.to_string_lossy().into_owned())
 }
 
-/// A packed image written as it is would read back well and be no card.
-fn refuse_packed(image: &Path) -> anyhow::Result<()> {
-    let ending = image.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    let shown = image.display();
-    anyhow::ensure!(
-        !["xz", "zst", "gz", "bz2", "zip"].contains(&&*ending),
-        "{shown} is packed: unpack it first, packed images cannot be written yet"
-    );
-    anyhow::ensure!(
-        !image.to_string_lossy().contains("://"),
-        "{shown} is an address: download it first, only files can be written yet"
-    );
-    Ok(())
-}
-
 /// Asks once for all devices. Where nobody can be asked and no `--yes` was said: refuses, and says how to go on.
 fn confirm(output: &Output, devices: &[PathBuf]) -> anyhow::Result<()> {
     use std::io::{BufRead, IsTerminal};
@@ -249,6 +276,7 @@ pub(crate) struct VerifyCommand {
 
 impl VerifyCommand {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
+        print_status_on_signal();
         let index = read_index(&self.index)?;
         let bars = output.bars();
         let mut progress = output.progress(&bars, &name_of(&self.device));
@@ -274,24 +302,48 @@ impl VerifyCommand {
 
 /// Reads a card's passport and says what the card is.
 ///
-/// Example: cardshop card /dev/sdb
+/// Examples:
+///   cardshop card /dev/sdb
+///   cardshop card /dev/sdb --keys keys.json     (what GET /api/v1/keys answers)
+///
+/// With --keys the passport's certificate is checked: over the card, its image and the result, by the appliance
+/// that wrote it. Exit code 4 when it is not genuine.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Card {
     /// The device or file.
     device: PathBuf,
+    /// The shop's public keys.
+    #[arg(long, value_name = "FILE")]
+    keys: Option<PathBuf>,
+}
+
+/// What the passport's signature is worth.
+#[derive(Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Certificate {
+    Genuine,
+    NotGenuine,
+    NotChecked,
 }
 
 impl Card {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
-        let passport = cardshop_card::read_passport(&self.device)
-            .with_context(|| format!("cannot read {}", self.device.display()))?;
-        output.event(json!({"event": "card", "device": self.device, "passport": passport}));
+        let failed = || format!("cannot read {}", self.device.display());
+        let mut card = ReadableCard::open(&self.device).with_context(failed)?;
+        let passport = cardshop_card::read_passport_of(&mut card).with_context(failed)?;
+        let certificate = match (&passport, &self.keys) {
+            (Some(passport), Some(keys)) => check_certificate(passport, keys)?,
+            _ => Certificate::NotChecked,
+        };
+        let facts = card.facts();
+        output.event(json!({"event": "card", "device": self.device, "size": facts.size(), "model": facts.model,
+            "cid": facts.cid, "read_only": facts.read_only, "passport": passport, "certificate": certificate}));
+        output.line(facts.describe());
         match passport {
-            None => output.line(format_args!("{}: no passport of ours", self.device.display())),
+            None => output.line("  no passport of ours"),
             Some(p) => output.line(format_args!(
-                "{}: card {}, copy {} of {} of order {}\n  image {}\n  {} by {} (appliance {}), {}",
-                self.device.display(),
+                "  card {}, copy {} of {} of order {}\n  image {}\n  {} by {} (appliance {}), {}\n  certificate: {}",
                 p.uid,
                 p.copy,
                 p.total,
@@ -300,11 +352,26 @@ impl Card {
                 p.written_at,
                 p.shop,
                 p.appliance,
-                p.result
+                p.result,
+                match certificate {
+                    Certificate::Genuine => "genuine",
+                    Certificate::NotGenuine => "NOT GENUINE",
+                    Certificate::NotChecked => "not checked, --keys does",
+                }
             )),
         }
-        Ok(Ending::Done)
+        Ok(if certificate == Certificate::NotGenuine { Ending::VerifyMismatch } else { Ending::Done })
     }
+}
+
+fn check_certificate(passport: &Passport, keys: &Path) -> anyhow::Result<Certificate> {
+    let shown = || keys.display().to_string();
+    let list: KeyList =
+        serde_json::from_slice(&std::fs::read(keys).with_context(shown)?).with_context(shown)?;
+    let now = Timestamp::from_system(std::time::SystemTime::now());
+    let key = list.find(KeyId(passport.appliance.0), KeyUse::Appliance, now);
+    let genuine = key.is_some_and(|key| passport.is_signed_by(&key));
+    Ok(if genuine { Certificate::Genuine } else { Certificate::NotGenuine })
 }
 
 /// Says what a card really is: size, write protection, speed.
@@ -325,6 +392,7 @@ pub(crate) struct Probe {
 
 impl Probe {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
+        let facts = cardshop_card::gather(&self.device).with_context(|| self.device.display().to_string())?;
         let report = if self.yes {
             cardshop_card::claim(&self.device, &Policy::named())
                 .and_then(|mut card| cardshop_card::probe(&mut card, &stop_flag()))
@@ -334,17 +402,23 @@ impl Probe {
         let report = report.with_context(|| self.device.display().to_string())?;
         output.event(
             json!({"event": "probed", "device": self.device, "size": report.size, "marks": report.marks,
-            "read_bps": report.read_bps}),
+            "read_bps": report.read_bps, "write_bps": report.write_bps, "read_only": facts.read_only}),
         );
         let proof = match report.marks {
             0 => "its size is what it says (--yes proves it)".to_owned(),
             marks => format!("{marks} marks up to its end held"),
         };
-        let (device, rate) = (self.device.display(), size(report.read_bps));
+        let locked = if facts.read_only { ", write-protected" } else { "" };
+        let writes = match report.write_bps {
+            0 => String::new(),
+            rate => format!(", writes {}/s", size(rate)),
+        };
         output.line(format_args!(
-            "{device}: {} ({} bytes), {proof}, reads {rate}/s",
+            "{}: {} ({} bytes){locked}, {proof}, reads {}/s{writes}",
+            self.device.display(),
             size(report.size),
-            report.size
+            report.size,
+            size(report.read_bps)
         ));
         Ok(Ending::Done)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use cardshop_card::{CardError, StopFlag};
+use cardshop_card::{CardError, IndexFileError, StopFlag};
 use cardshop_creator::BuildError;
 
 /// The exit codes people and scripts rely on. Wrong usage is mostly clap's.
@@ -70,6 +70,9 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Ending> {
     }
     if let Some(build) = cause.downcast_ref::<BuildError>() {
         return build.is_stopped().then_some(Ending::Interrupted);
+    }
+    if let Some(index) = cause.downcast_ref::<IndexFileError>() {
+        return matches!(index, IndexFileError::Stopped).then_some(Ending::Interrupted);
     }
     match cause.downcast_ref::<CardError>()? {
         CardError::Refused(_) => Some(Ending::RefusedForSafety),

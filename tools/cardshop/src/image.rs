@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use cardshop_card::bmap::Bmap;
+use cardshop_card::interlock::MAX_CARD_SIZE;
 use cardshop_protocol::index::{ImageMap, Index};
 use serde_json::json;
 
-use crate::exit::Ending;
+use crate::exit::{Ending, stop_flag};
+use crate::input::Input;
 use crate::report::{Output, size};
 
 /// Writes IMAGE.cardindex: what of the image is data, what must be zero, and the digest of each chunk.
@@ -17,7 +19,7 @@ use crate::report::{Output, size};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct IndexCommand {
-    /// The image, a plain file.
+    /// The image: a file, also .xz, .zst or .gz.
     image: PathBuf,
     /// Where to write the index [default: IMAGE.cardindex].
     #[arg(short, long)]
@@ -35,6 +37,10 @@ pub(crate) struct IndexCommand {
 
 impl IndexCommand {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
+        let input = Input::new(&self.image, stop_flag())?;
+        if !input.is_plain_file() {
+            return self.run_packed(&input, output);
+        }
         let map = self.from_bmap.as_deref().map(|path| map_of_bmap(path, &self.image)).transpose()?;
         let bars = output.bars();
         let mut progress = output.progress(&bars, "index");
@@ -49,6 +55,19 @@ impl IndexCommand {
             let text = cardshop_card::bmap::write(&index, &File::open(&self.image)?)?;
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
+        tell(output, &index, &path);
+        Ok(Ending::Done)
+    }
+}
+
+impl IndexCommand {
+    /// What is unpacked on the way has no holes to map and cannot be read twice for a bmap.
+    fn run_packed(self, input: &Input, output: &Output) -> anyhow::Result<Ending> {
+        let needs_file = self.from_bmap.is_some() || self.to_bmap.is_some() || self.chunk_size.is_some();
+        anyhow::ensure!(!needs_file, "bmaps and chunk sizes need the image unpacked: {}", input.name());
+        let index = input.make_index(MAX_CARD_SIZE, output)?;
+        let path = self.output.unwrap_or_else(|| index_path(&self.image));
+        std::fs::write(&path, index.encode()).with_context(|| format!("cannot write {}", path.display()))?;
         tell(output, &index, &path);
         Ok(Ending::Done)
     }

@@ -68,17 +68,39 @@ fn nothing_is_erased_without_a_yes_and_json_is_none() {
 }
 
 #[test]
-fn a_packed_image_and_an_address_are_refused_before_the_card_is_touched() {
+fn an_image_that_cannot_be_had_fails_in_words_before_the_card_is_touched() {
     let folder = tempfile::tempdir().unwrap();
     let (_, card) = image_and_card(folder.path(), MIB);
-    let packed = folder.path().join("school.img.xz");
+    let (packed, zip) = (folder.path().join("school.img.xz"), folder.path().join("school.zip"));
     std::fs::write(&packed, noise(MIB, 3)).unwrap();
-    for source in [packed.as_path(), Path::new("https://example.org/school.img")] {
+    std::fs::write(&zip, noise(MIB, 3)).unwrap();
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = format!("http://{nobody}/school.img");
+    for (source, word) in [
+        (packed.as_path(), "cannot index"),
+        (&zip, "unpack it first"),
+        (Path::new(&address), "cannot reach"),
+        (Path::new("ftp://a.example/x.img"), "http and https"),
+        (Path::new("https://me:secret@a.example/x.img"), "CARDSHOP_TOKEN"),
+    ] {
         let (code, text) = run(cardshop().arg("write").arg(source).arg(&card).arg("--yes"));
         assert_eq!(code, Some(1), "{text}");
-        assert!(text.contains("first"), "it says what to do: {text}");
+        assert!(text.contains(word) && !text.contains("secret"), "{text}");
     }
     assert!(std::fs::read(&card).unwrap() == noise(2 * MIB, 2));
+}
+
+#[test]
+fn sigusr1_prints_how_far_each_card_is_and_the_write_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, card) = image_and_card(folder.path(), 128 * MIB);
+    let (child, mut lines) = spawn(cardshop().args(["--json", "write", "--yes"]).arg(&image).arg(&card));
+    while next_event(&mut lines)["phase"] != "writing" {}
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1).unwrap();
+    let (code, text) = ending(child, lines);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("s left, ") && text.contains("card "), "{text}");
 }
 
 #[test]

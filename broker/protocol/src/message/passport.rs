@@ -1,9 +1,11 @@
 //! What a finished card says of itself.
 
+use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use super::version;
 use crate::ids::{ApplianceId, Digest, ImageId, ObjectId, OrderId};
+use crate::keys::{appliance_id, decode_signature};
 use crate::time::Timestamp;
 
 /// What a passport file of a card says (`CARD.JSN`), signed by the appliance.
@@ -35,6 +37,13 @@ pub struct Passport {
 }
 
 impl Passport {
+    /// True when the certificate is of this key: the appliance's that wrote the card.
+    pub fn is_signed_by(&self, key: &VerifyingKey) -> bool {
+        let signature = decode_signature(&self.signature).map(|bytes| Signature::from_bytes(&bytes));
+        appliance_id(key) == self.appliance
+            && signature.is_some_and(|s| key.verify_strict(&self.signed_message().0, &s).is_ok())
+    }
+
     /// What the signature covers: card, image and result, with order and copy.
     pub fn signed_message(&self) -> Digest {
         let mut hasher = blake3::Hasher::new_derive_key("cardshop 2026 card passport");
