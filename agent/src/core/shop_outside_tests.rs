@@ -101,3 +101,33 @@ fn a_lease_that_names_another_warehouse_moves_the_fetch_there_once() {
     let fetches: Vec<_> = world.effects.iter().filter(|e| matches!(e, Effect::Fetch { .. })).collect();
     assert_eq!(fetches, [&Effect::Fetch { image: image(1), warehouses: moved.warehouses }]);
 }
+
+#[test]
+fn what_keeps_an_image_from_arriving_is_reported_by_its_name_until_it_is_over() {
+    let mut world = World::new();
+    world.lease(vec![lease(1, ONE, 50)]);
+    world.step(Event::Connected);
+    let errors = |world: &World| {
+        let reported = world.effects.iter().rev().find_map(|effect| match effect {
+            Effect::Publish(Message::Reported(reported)) => Some(reported.errors.clone()),
+            _ => None,
+        });
+        reported.expect("it was reported")
+    };
+    let trouble = |n, text: Option<&str>| Event::ImageTrouble {
+        image: image(n),
+        trouble: Trouble::CacheFull,
+        text: text.map(str::to_owned),
+    };
+    world.step(trouble(1, Some("9 MB more are needed")));
+    let told = errors(&world);
+    assert!(told.len() == 1 && told[0].starts_with("cache_full: image "), "{told:?}");
+    world.step(trouble(1, None));
+    assert!(errors(&world).is_empty());
+    // Of an image that nobody needs any more nothing is told, and what was told goes with it.
+    world.step(trouble(7, Some("late news")));
+    world.step(trouble(1, Some("again")));
+    assert_eq!(errors(&world).len(), 1);
+    world.lease(vec![]);
+    assert!(errors(&world).is_empty());
+}

@@ -1,6 +1,7 @@
 //! The command people type. Parses the words, installs the one crypto provider and the log, and hands over to
 //! one module per command; what each returns becomes the exit code.
 
+mod bench;
 mod build;
 mod cards;
 mod demo;
@@ -36,6 +37,7 @@ enum Command {
     Warehouse(up::WarehouseOnly),
     Creator(up::CreatorOnly),
     Index(image::IndexCommand),
+    Bench(bench::Bench),
     Build(build::Build),
     Write(cards::Write),
     Verify(cards::VerifyCommand),
@@ -58,6 +60,7 @@ fn main() -> std::process::ExitCode {
         Command::Warehouse(command) => command.run(&output),
         Command::Creator(command) => command.run(&output),
         Command::Index(command) => command.run(&output),
+        Command::Bench(command) => command.run(&output),
         Command::Build(command) => command.run(&output),
         Command::Write(command) => command.run(&output),
         Command::Verify(command) => command.run(&output),

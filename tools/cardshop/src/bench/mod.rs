@@ -1,0 +1,32 @@
+//! `cardshop bench`: speed is shown beside a peer, or beside the limit of the same machine, in one run. Ratios
+//! are what counts; a figure alone says how busy the machine was.
+
+mod fetch;
+
+use clap::Subcommand;
+
+use crate::exit::Ending;
+use crate::report::Output;
+
+/// Measures speed, each figure beside a peer or a limit in the same run.
+///
+/// Example: cardshop bench fetch --rounds 1
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    Fetch(fetch::BenchFetch),
+}
+
+impl Bench {
+    pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
+        match self.what {
+            What::Fetch(bench) => bench.run(output),
+        }
+    }
+}
