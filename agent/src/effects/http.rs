@@ -79,7 +79,10 @@ pub(crate) fn jitter() -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+    use crate::effects::test_http::{send, serve};
 
     #[test]
     fn a_proxy_is_never_asked_for_what_is_on_this_machine() {
@@ -95,5 +98,22 @@ mod tests {
         assert!(direct("https://a.inside.example") && direct("https://store.example/x"));
         assert!(!direct("https://shop.example") && !direct("https://inside.example"));
         assert_eq!(client_through(Some("not a proxy")).err(), Some(BadProxy));
+    }
+
+    #[test]
+    fn what_is_elsewhere_goes_through_the_proxy_and_what_is_here_does_not() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let proxy = serve(move |request, stream| {
+            seen.lock().unwrap().push(format!("{} {}", request.method, request.path));
+            send(stream, "502 Not Today", b"")
+        });
+        let here = serve(|_, stream| send(stream, "200 OK", b"here"));
+        let client = client_through(Some(&proxy)).unwrap();
+        let mut answer = client.get(&here).call().unwrap();
+        assert_eq!(answer.body_mut().read_to_string().unwrap(), "here");
+        assert!(asked.lock().unwrap().is_empty());
+        assert!(client.get("https://shop.example/x").call().is_err(), "the proxy refuses");
+        assert_eq!(*asked.lock().unwrap(), ["CONNECT shop.example:443"]);
     }
 }

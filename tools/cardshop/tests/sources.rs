@@ -146,8 +146,7 @@ fn a_refreshed_card_gets_only_what_differs_and_is_verified_in_full() {
     assert_eq!(run(cardshop().arg("write").arg(&plain).arg(&card).arg("--yes")).0, Some(0));
     build[9 * MIB + 5] ^= 0xff;
     std::fs::write(&plain, &build).unwrap();
-    let (code, text) =
-        run(cardshop().args(["--json", "write", "--refresh", "--yes"]).arg(&plain).arg(&card));
+    let (code, text) = run(cardshop().args(["--json", "write", "--refresh", "--yes"]).arg(&plain).arg(&card));
     assert_eq!(code, Some(0), "{text}");
     assert_holds(&card, &build);
     let written = text.lines().find(|line| line.contains("\"event\":\"written\"")).unwrap();
@@ -185,8 +184,7 @@ impl Server {
     fn start(files: Vec<(String, Vec<u8>)>, behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let server =
-            Self { address, requests: Arc::default(), sent: Arc::default(), tokens: Arc::default() };
+        let server = Self { address, requests: Arc::default(), sent: Arc::default(), tokens: Arc::default() };
         let (requests, sent, tokens) = (server.requests.clone(), server.sent.clone(), server.tokens.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -289,11 +287,9 @@ fn an_address_without_an_index_or_without_ranges_and_a_packed_one_are_written_to
     let folder = tempfile::tempdir().unwrap();
     let plain = vec![("school.img".to_owned(), image())];
     let packed = vec![("school.img.gz".to_owned(), pack("gz", &image()))];
-    for (files, ranges, name) in [
-        (plain.clone(), true, "school.img"),
-        (plain, false, "school.img"),
-        (packed, true, "school.img.gz"),
-    ] {
+    for (files, ranges, name) in
+        [(plain.clone(), true, "school.img"), (plain, false, "school.img"), (packed, true, "school.img.gz")]
+    {
         let server = Server::start(files, Behaviour { ranges, ..Behaviour::default() });
         let card = used_card(folder.path(), "card");
         let (code, text) = run(cardshop().arg("write").arg(server.url(name)).arg(&card).arg("--yes"));

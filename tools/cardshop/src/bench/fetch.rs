@@ -31,9 +31,9 @@ const LOSS: f64 = 0.01;
 const KILLS: u32 = 20;
 const KILL_CONNECTIONS: u32 = 4;
 const KILL_CHUNK: u32 = 64 * 1024;
-const KILL_IMAGE_SIZE: u64 = 24 << 20;
-/// Longest life before a kill: twenty of them see about the whole image.
-const LIFE_MS: u64 = 500;
+const KILL_IMAGE_SIZE: u64 = 40 << 20;
+/// Longest life before a kill: twenty of the longest at the server's pace are still less than the image.
+const LIFE_MS: u64 = 300;
 /// A child that does not end by then has hung.
 const CHILD_LIMIT: Duration = Duration::from_secs(120);
 
@@ -91,7 +91,7 @@ impl BenchFetch {
     fn changed(&self, output: &Output) -> anyhow::Result<bool> {
         let folder = tempfile::tempdir()?;
         let old = image(self.size << 20, 256 * 1024, 1);
-        let mut bytes = old.bytes.clone();
+        let mut bytes = old.bytes.to_vec();
         for chunk in (0..old.index.chunks().len()).step_by(20) {
             bytes[chunk * 256 * 1024 + 1000] ^= 1;
         }
@@ -257,7 +257,7 @@ fn aria2c(url: &str, folder: &Path) -> anyhow::Result<()> {
 fn kills(output: &Output) -> anyhow::Result<bool> {
     let folder = tempfile::tempdir()?;
     let image = image(KILL_IMAGE_SIZE, KILL_CHUNK, 3);
-    // At this pace twenty short lives see about the whole image.
+    // 1.6 MB/s a connection.
     let server =
         Server::start("127.0.0.1".parse()?, image.clone(), Pieces::Paced(Duration::from_millis(10)))?;
     let mut random = Random(4);
@@ -275,9 +275,12 @@ fn kills(output: &Output) -> anyhow::Result<bool> {
         // What the kernel holds when it is killed was sent and not fetched.
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP)?;
-        unread += server.paused(|port| unread_bytes(port))?;
-        child.kill()?;
-        child.wait()?;
+        unread += server.cut(|port| -> anyhow::Result<u64> {
+            let unread = unread_bytes(port)?;
+            child.kill()?;
+            child.wait()?;
+            Ok(unread)
+        })?;
     }
     let status = start_child(&image, &server, folder.path())?.wait()?;
     ensure!(status.success(), "the last fetch ended with {status}");

@@ -43,8 +43,8 @@ struct Shelf {
     pieces: Pieces,
     sent_bytes: AtomicU64,
     requests: AtomicU64,
-    /// Held for writing: nothing is being sent.
-    pause: RwLock<()>,
+    /// Held for writing: nothing is being sent. Connections of an earlier number are over.
+    pause: RwLock<u32>,
 }
 
 impl Server {
@@ -54,7 +54,7 @@ impl Server {
         let _ = setsockopt(&listener, TcpCongestion, &"cubic".into());
         let address = listener.local_addr()?;
         let (sent_bytes, requests) = (AtomicU64::new(0), AtomicU64::new(0));
-        let shelf = Arc::new(Shelf { image, pieces, sent_bytes, requests, pause: RwLock::new(()) });
+        let shelf = Arc::new(Shelf { image, pieces, sent_bytes, requests, pause: RwLock::new(0) });
         let shared = Arc::clone(&shelf);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -72,9 +72,10 @@ impl Server {
         }
     }
 
-    /// Does something with the port while nothing is being sent.
-    pub(super) fn paused<T>(&self, what: impl FnOnce(u16) -> T) -> T {
-        let _quiet = self.shelf.pause.write().expect("no sender panics");
+    /// Does something with the port while nothing is being sent, and ends all connections.
+    pub(super) fn cut<T>(&self, what: impl FnOnce(u16) -> T) -> T {
+        let mut quiet = self.shelf.pause.write().expect("no sender panics");
+        *quiet += 1;
         what(self.port)
     }
 }
@@ -134,9 +135,13 @@ impl Shelf {
 
     fn send(&self, stream: &mut TcpStream, bytes: &[u8]) -> Option<()> {
         let Pieces::Paced(pause) = self.pieces else { return stream.write_all(bytes).ok() };
+        let begun = *self.pause.read().expect("no sender panics");
         for piece in bytes.chunks(PIECE) {
             {
-                let _sending = self.pause.read().expect("no sender panics");
+                let now = self.pause.read().expect("no sender panics");
+                if *now != begun {
+                    return None;
+                }
                 stream.write_all(piece).ok()?;
                 self.sent_bytes.fetch_add(piece.len() as u64, Ordering::SeqCst);
             }
