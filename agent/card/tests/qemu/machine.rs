@@ -78,7 +78,10 @@ pub(crate) fn run(slots: &[Slot]) -> Result<BTreeMap<&'static str, Ending>, Stri
     let folder = tempfile::tempdir().map_err(|e| e.to_string())?;
     let plan: Vec<Value> = (1..)
         .zip(slots)
-        .map(|(port, slot)| json!({"name": slot.name, "place": place(slot, port), "probe": slot.probe}))
+        .map(|(port, slot)| {
+            json!({"name": slot.name, "place": place(slot, port), "probe": slot.probe,
+            "never_reset": matches!(slot.card, Card::Lies(Lie::Hangs(_)))})
+        })
         .collect();
     let initramfs = folder.path().join("initramfs");
     fs::write(&initramfs, initramfs::build(&kernel, &Value::from(plan).to_string())?)
