@@ -162,6 +162,9 @@ pub struct CreationTask {
     pub max_image_bytes: u64,
     /// Where to put the image.
     pub warehouse: String,
+    /// Where to put it too, once it is there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
     /// The claim and the right to put the image.
     #[serde(flatten)]
     pub grant: Grant,

@@ -1,5 +1,5 @@
-//! Puts an image and its index into a warehouse: the index first; if the image is there already nothing else, else the
-//! image in pieces, resumed after every error from the offset the warehouse tells.
+//! Puts an image and its index into a warehouse: the index first; if the image is there already nothing else, else its
+//! chunks that are not all zero (kind `packed`), in pieces, resumed after every error from the offset the warehouse tells.
 //!
 //! ```text
 //! index: POST ─ PATCH ─▶ HEAD /images/{id} ─200─▶ done
@@ -93,6 +93,42 @@ pub struct Uploader<'a> {
 enum Content<'a> {
     Index(&'a [u8]),
     Image(&'a File, u64),
+    Packed(&'a File, &'a Packed<'a>),
+}
+
+/// The chunks of an image that travel: those that are not all zero, in the order of its index.
+struct Packed<'a> {
+    index: &'a Index,
+    chunks: Vec<usize>,
+}
+
+impl<'a> Packed<'a> {
+    fn of(index: &'a Index) -> Self {
+        let travels = index.chunks().iter().enumerate().filter(|(_, chunk)| !chunk.all_zero);
+        Self { index, chunks: travels.map(|(number, _)| number).collect() }
+    }
+
+    fn size(&self) -> u64 {
+        let length = |chunk: &usize| {
+            let range = self.index.chunk_range(*chunk);
+            range.end - range.start
+        };
+        self.chunks.iter().map(length).sum()
+    }
+
+    /// Reads the bytes at `offset` of the upload; they are there.
+    fn read(&self, file: &File, mut to: &mut [u8], mut offset: u64) -> io::Result<()> {
+        let chunk_size = u64::from(self.index.chunk_size());
+        while !to.is_empty() {
+            let range = self.index.chunk_range(self.chunks[(offset / chunk_size) as usize]);
+            let from = range.start + offset % chunk_size;
+            let (now, later) = to.split_at_mut(to.len().min((range.end - from) as usize));
+            file.read_exact_at(now, from)?;
+            offset += now.len() as u64;
+            to = later;
+        }
+        Ok(())
+    }
 }
 
 impl Content<'_> {
@@ -100,12 +136,14 @@ impl Content<'_> {
         match self {
             Self::Index(_) => "index",
             Self::Image(..) => "image",
+            Self::Packed(..) => "packed",
         }
     }
     fn size(&self) -> u64 {
         match self {
             Self::Index(bytes) => bytes.len() as u64,
             Self::Image(_, size) => *size,
+            Self::Packed(_, packed) => packed.size(),
         }
     }
     fn piece(&self, offset: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
@@ -114,6 +152,7 @@ impl Content<'_> {
         match self {
             Self::Index(bytes) => buffer.copy_from_slice(&bytes[offset as usize..][..size as usize]),
             Self::Image(file, _) => file.read_exact_at(buffer, offset)?,
+            Self::Packed(file, packed) => packed.read(file, buffer, offset)?,
         }
         Ok(())
     }
@@ -183,8 +222,14 @@ impl<'a> Uploader<'a> {
         }
         let file_error = |source| UploadError::File { path: self.path.to_owned(), source };
         let file = File::open(self.path).map_err(file_error)?;
-        let image = Content::Image(&file, size);
-        let metadata = metadata("image");
+        let packed = Packed::of(self.index);
+        // An upload has at least one byte, and where no chunk is zero there is nothing to pack.
+        let image = match packed.size() {
+            0 => Content::Image(&file, size),
+            travels if travels == size => Content::Image(&file, size),
+            _ => Content::Packed(&file, &packed),
+        };
+        let (size, metadata) = (image.size(), metadata(image.kind()));
         session
             .put(image, &metadata, &mut self.places[1], self.backoff, &mut |done| progress(done, size))
             .map_err(|e| self.named(e))?;

@@ -34,6 +34,8 @@ use crate::upload::{UploadError, Uploader};
 const CLAIM_WAIT_S: u32 = 2;
 /// Shortest time between two claims that bring nothing, whatever the server does with the wait.
 const CLAIM_INTERVAL: Duration = Duration::from_millis(500);
+/// Rounds of fruitless tries after the first that a mirror gets: its image is one more copy, not the only one.
+const MIRROR_ROUNDS: u32 = 2;
 /// Between two reports of a task: a `stop` in an answer takes effect within it and 1 s.
 const REPORT_INTERVAL: Duration = Duration::from_secs(3);
 /// Longest reason that is reported, characters.
@@ -350,9 +352,30 @@ impl<'a> Job<'a> {
         Ok(built.index)
     }
 
+    /// To the warehouse, however long it takes; then to the mirrors, which the order does not wait for long.
     fn upload(&self, image: &Path, index: &Index) -> Result<(), Failure> {
+        self.upload_to(&self.task.warehouse, image, index, None)?;
+        for mirror in &self.task.mirrors {
+            match self.upload_to(mirror, image, index, Some(MIRROR_ROUNDS)) {
+                Ok(()) => {}
+                Err(Failure::Stopped) => return Err(Failure::Stopped),
+                Err(Failure::Reported { reason, .. }) => {
+                    tracing::warn!(task = %self.task.task, mirror, reason, "a mirror does not have the image");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn upload_to(
+        &self,
+        warehouse: &str,
+        image: &Path,
+        index: &Index,
+        most_rounds: Option<u32>,
+    ) -> Result<(), Failure> {
         let reported = |error: UploadError| Failure::Reported { reason: chain(&error), permanent: false };
-        let CreationTask { task, name, warehouse, .. } = &self.task;
+        let CreationTask { task, name, .. } = &self.task;
         let backoff = self.config.backoff;
         let mut uploader = Uploader::new(warehouse, *task, name, image, index, backoff).map_err(reported)?;
         let token = || self.grant.lock().unwrap_or_else(PoisonError::into_inner).upload_token.clone();
@@ -365,6 +388,9 @@ impl<'a> Job<'a> {
                 Ok(()) => return Ok(()),
                 Err(_) if self.stop.is_stopped() => return Err(Failure::Stopped),
                 // The claim is renewed all the while: the scheduler decides how long this may go on.
+                Err(error @ UploadError::Unreachable { .. }) if most_rounds == Some(rounds) => {
+                    return Err(reported(error));
+                }
                 Err(UploadError::Unreachable { last, .. }) => {
                     rounds += 1;
                     tracing::warn!(task = %task, last, rounds, "the image waits for the warehouse");

@@ -71,6 +71,31 @@ fn the_index_goes_first_and_then_the_image_in_pieces() {
 }
 
 #[test]
+fn chunks_of_zeros_do_not_travel() {
+    let bench = Bench::new();
+    let (chunk, pieces) = (256 * 1024, 90);
+    let mut bytes = noise(2, pieces * chunk + 4096);
+    for zero in [0, 5, 6, 7, 88] {
+        bytes[zero * chunk..][..chunk].fill(0);
+    }
+    bench.write("card.img", &bytes);
+    let extents = vec![Extent { offset: 0, length: bytes.len() as u64, kind: ExtentKind::Data }];
+    let map = ImageMap { image_size: bytes.len() as u64, extents, passport: Vec::new() };
+    let mut builder = IndexBuilder::new(map, chunk as u32).unwrap();
+    builder.data(&bytes).unwrap();
+    let index = builder.finish().unwrap();
+    let warehouse = Warehouse::default();
+    let behind = warehouse.clone();
+    let server = Server::start(move |request| behind.answer(request));
+    let setting = Setting { bench, index, warehouse, server };
+    setting.warehouse.will_suffer(&[Misfortune::HalfKept]);
+    let offsets = setting.upload().unwrap();
+    assert_eq!(*offsets.last().unwrap(), ((pieces - 5) * chunk + 4096) as u64);
+    assert_eq!(setting.warehouse.metadata()[1]["kind"], "packed");
+    assert!(setting.warehouse.image(&setting.index.id().to_string()).unwrap() == bytes);
+}
+
+#[test]
 fn an_image_that_is_there_already_is_not_sent() {
     let setting = setting();
     setting.warehouse.put(&setting.index, noise(1, SIZE));

@@ -67,6 +67,10 @@ impl Site {
     }
 
     fn give(&self, recipe: Value) -> TaskId {
+        self.give_with(recipe, Vec::new())
+    }
+
+    fn give_with(&self, recipe: Value, mirrors: Vec<String>) -> TaskId {
         let task = TaskId::creation(OrderId::from_parts(1, 1));
         self.tasks.lock().unwrap().push(CreationTask {
             task,
@@ -75,6 +79,7 @@ impl Site {
             recipe,
             max_image_bytes: 8_000_000_000,
             warehouse: self.server.url(""),
+            mirrors,
             grant: grant(),
         });
         task
@@ -170,6 +175,21 @@ fn a_task_becomes_an_image_in_the_warehouse_and_nothing_stays_behind() {
     bench.write("card.img", &site.warehouse.image(&image.to_string()).unwrap());
     assert_eq!(read_data(&bench.path("card.img"), DATA_START, "/a.txt"), b"hello");
     assert_eq!(site.warehouse.metadata()[0]["name"], "Demo");
+}
+
+#[test]
+fn an_image_goes_to_its_mirrors_too_and_one_that_is_away_does_not_hold_up_the_order() {
+    let (bench, site) = (bench(), Site::start());
+    let mirror = Warehouse::default();
+    let behind = mirror.clone();
+    let server = Server::start(move |request| behind.answer(request));
+    let away = Server::start(|_| Reply::status(503));
+    site.give_with(recipe(), vec![away.url(""), server.url("")]);
+    let worker = site.worker(&bench.path("work"), &bench.path("content"));
+    let CreationReport::Succeeded { image } = site.end() else { panic!("{:?}", site.reports()) };
+    worker.end().unwrap();
+    let stored = site.warehouse.image(&image.to_string()).unwrap();
+    assert!(mirror.image(&image.to_string()).unwrap() == stored);
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(super) fn routes() -> Router<Scheduler> {
         .route("/orders/{id}", get(order))
         .route("/orders/{id}/cancel", post(cancel))
         .route("/orders/{id}/retry", post(retry))
+        .route("/orders/{id}/expire", post(expire))
+        .route("/orders/{id}/extend", post(extend))
         .route("/orders/{id}/ship", post(ship))
         .route("/orders/{id}/explain", get(explain))
         .route("/images", get(images))
@@ -82,6 +84,22 @@ async fn retry(
     Id(id): Id<OrderId>,
 ) -> Result<Json<OrderView>, ApiError> {
     Ok(Json(scheduler.retry_order(&caller, id).await?))
+}
+
+async fn expire(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<OrderId>,
+) -> Result<Json<OrderView>, ApiError> {
+    Ok(Json(scheduler.expire_order(&caller, id).await?))
+}
+
+async fn extend(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<OrderId>,
+) -> Result<Json<OrderView>, ApiError> {
+    Ok(Json(scheduler.extend_order(&caller, id).await?))
 }
 
 async fn ship(

@@ -133,7 +133,7 @@ fn keep(lease: &Lease, worker: Option<&Worker>, orders: &[Order], now: Timestamp
     lease.copies = copies;
     lease.done = verified_in(copies, order);
     lease.priority = order.priority;
-    lease.warehouses = vec![order.warehouse.clone()];
+    lease.warehouses = order.warehouses();
     if is_here(worker, now) && lease.not_after.since(now) < RENEW_BELOW {
         lease.not_after = now + LEASE_TIME;
     }
@@ -191,7 +191,7 @@ fn share_out(
             order: order.id,
             order_name: order.name.clone(),
             image: image.id,
-            warehouses: vec![order.warehouse.clone()],
+            warehouses: order.warehouses(),
             min_card_bytes: image.size,
             copies,
             done: verified_in(copies, order),

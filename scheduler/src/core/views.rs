@@ -42,6 +42,9 @@ pub struct OrderView {
     pub recipient: Value,
     /// Where the image is kept.
     pub warehouse: String,
+    /// Warehouses that get it too.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
     /// Higher goes first.
     pub priority: i32,
     /// The image, once it is there.
@@ -52,6 +55,9 @@ pub struct OrderView {
     pub shipments: Vec<Shipment>,
     /// End of a virtual order.
     pub available_until: Option<Timestamp>,
+    /// Address of its download while that is good.
+    #[serde(default)]
+    pub link: Option<String>,
     /// Its statuses so far.
     pub history: Vec<StatusChange>,
     /// When it was placed.
@@ -79,6 +85,12 @@ pub struct CreationView {
     pub failure: Option<String>,
 }
 
+/// Where the order's image is downloaded from, while it may be.
+fn link(order: &Order, now: Timestamp) -> Option<String> {
+    let path = order.link.path.as_ref().filter(|_| order.status(now) == OrderStatus::Available)?;
+    Some(format!("{}{path}", order.warehouse))
+}
+
 impl OrderView {
     /// `order` at `now`.
     pub fn new(order: &Order, now: Timestamp) -> Self {
@@ -96,6 +108,7 @@ impl OrderView {
             spare: order.spare,
             recipient: order.recipient.clone(),
             warehouse: order.warehouse.clone(),
+            mirrors: order.mirrors.clone(),
             priority: order.priority,
             image: order.image.clone(),
             creation: CreationView {
@@ -109,6 +122,7 @@ impl OrderView {
             },
             shipments: order.shipments.clone(),
             available_until: order.available_until,
+            link: link(order, now),
             history: order.history.clone(),
             created: order.created,
             created_by: order.created_by.clone(),

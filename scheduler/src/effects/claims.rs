@@ -76,6 +76,7 @@ impl Scheduler {
             recipe,
             max_image_bytes: self.max_image_bytes(&order)?,
             warehouse: order.warehouse.clone(),
+            mirrors: order.mirrors.clone(),
             grant: self.grant(caller, &order, now),
         }))
     }

@@ -23,6 +23,7 @@ pub(crate) mod paging;
 pub(crate) mod passwords;
 pub(crate) mod planner;
 pub(crate) mod retained;
+pub(crate) mod shelf;
 pub(crate) mod start;
 pub(crate) mod tasks;
 pub(crate) mod timers;

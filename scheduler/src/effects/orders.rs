@@ -26,6 +26,8 @@ use crate::{Scheduler, SchedulerError};
 
 /// Largest recipient, bytes of JSON.
 const MAX_RECIPIENT: usize = 4096;
+/// Most warehouses an image goes to beside its first.
+const MAX_MIRRORS: usize = 4;
 /// Lines of an order's story that are told, the newest.
 const MAX_STORY: usize = 500;
 
@@ -85,7 +87,7 @@ impl Scheduler {
         }
     }
 
-    /// Places an order from `{kind, configuration, media, quantity, recipient, channel, warehouse, name}`; only
+    /// Places an order from `{kind, configuration, media, quantity, recipient, channel, warehouse, mirrors, name}`; only
     /// the configuration must be there.
     ///
     /// # Errors
@@ -135,6 +137,7 @@ impl Scheduler {
         if recipient.to_string().len() > MAX_RECIPIENT {
             return Err(InvalidField::new("recipient", format!("has more than {MAX_RECIPIENT} bytes")).into());
         }
+        let warehouse = self.read_warehouse(&mut fields)?;
         let order = Order {
             id,
             name: fields.text("name", MAX_NAME)?.unwrap_or_else(|| configuration.name.clone()),
@@ -144,7 +147,8 @@ impl Scheduler {
             media: self.read_media(&mut fields)?,
             quantity,
             recipient,
-            warehouse: self.read_warehouse(&mut fields)?,
+            mirrors: self.read_mirrors(&mut fields, &warehouse)?,
+            warehouse,
             priority: fields.optional("priority")?.unwrap_or(0),
             created: self.now(),
             created_by: caller.sub.clone(),
@@ -155,6 +159,7 @@ impl Scheduler {
             shipments: Vec::new(),
             canceled: None,
             available_until: None,
+            link: Default::default(),
             history: Vec::new(),
         };
         Ok((order, configuration.recipe))
@@ -211,10 +216,7 @@ impl Scheduler {
         let wanted = fields.text("warehouse", 500)?;
         let all = self.all::<WarehouseDocument>(None)?;
         let found = match wanted {
-            Some(text) => {
-                let text = text.trim_end_matches('/');
-                all.iter().find(|w| w.id.to_string() == text || w.url == text)
-            }
+            Some(text) => named(&all, &text),
             None => {
                 let first = self.inner.config.warehouses.first();
                 all.iter().find(|w| Some(&w.url) == first).or(all.first())
@@ -222,6 +224,24 @@ impl Scheduler {
         };
         let found = found.ok_or_else(|| InvalidField::new("warehouse", "there is no such warehouse"))?;
         Ok(found.url.clone())
+    }
+
+    /// Further warehouses by id or address, without the first and each once.
+    fn read_mirrors(&self, fields: &mut Fields, first: &str) -> Result<Vec<String>, SchedulerError> {
+        let wanted = fields.optional::<Vec<String>>("mirrors")?.unwrap_or_default();
+        if wanted.len() > MAX_MIRRORS {
+            return Err(InvalidField::new("mirrors", format!("are more than {MAX_MIRRORS}")).into());
+        }
+        let all = self.all::<WarehouseDocument>(None)?;
+        let mut mirrors = Vec::new();
+        for text in &wanted {
+            let reason = || format!("{text:?} is no warehouse");
+            let found = named(&all, text).ok_or_else(|| InvalidField::new("mirrors", reason()))?;
+            if found.url != first && !mirrors.contains(&found.url) {
+                mirrors.push(found.url.clone());
+            }
+        }
+        Ok(mirrors)
     }
 
     /// Orders of the caller's channels, newest first; `status` narrows them.
@@ -288,6 +308,24 @@ impl Scheduler {
         self.change_order(caller, id, "order.retry", Input::Retry { by: caller.sub.clone() }).await
     }
 
+    /// Ends the link of a virtual order now.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`, `Refused` when it has none.
+    pub async fn expire_order(&self, caller: &Principal, id: OrderId) -> Result<OrderView, SchedulerError> {
+        caller.must(Action::Order)?;
+        self.change_order(caller, id, "order.expire", Input::Expire { by: caller.sub.clone() }).await
+    }
+
+    /// Keeps the link of a virtual order for a period longer.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`, `Refused` when it has none, it has ended, or it is good for a year already.
+    pub async fn extend_order(&self, caller: &Principal, id: OrderId) -> Result<OrderView, SchedulerError> {
+        caller.must(Action::Order)?;
+        self.change_order(caller, id, "order.extend", Input::Extend { by: caller.sub.clone() }).await
+    }
+
     /// Notes that `count` cards left (all that are here when `None`).
     ///
     /// # Errors
@@ -338,4 +376,10 @@ impl Scheduler {
         }
         Ok(holders.into_values().collect())
     }
+}
+
+/// The warehouse with this id or address.
+fn named<'a>(all: &'a [WarehouseDocument], text: &str) -> Option<&'a WarehouseDocument> {
+    let text = text.trim_end_matches('/');
+    all.iter().find(|w| w.id.to_string() == text || w.url == text)
 }

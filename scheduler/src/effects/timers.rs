@@ -41,6 +41,7 @@ pub(crate) async fn run(scheduler: Scheduler, mut stop: watch::Receiver<bool>) {
             _ = stop.changed() => return,
         }
         report("orders", scheduler.tick_orders().await);
+        report("links", scheduler.tell_links().await);
         report("appliances", scheduler.notice_silence(&mut presences));
         if due(&mut asked, ASK_EVERY) {
             report("warehouses", scheduler.ask_warehouses().await);

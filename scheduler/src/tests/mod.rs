@@ -47,12 +47,26 @@ impl Shelf {
         let index = |State(shelf): State<Shelf>, Path(id): Path<String>| async move {
             shelf.0.lock().unwrap().get(&id).cloned().ok_or(StatusCode::NOT_FOUND)
         };
+        // What it was told is on the shelf too, under the path it was told at.
+        let told = |State(shelf): State<Shelf>, uri: axum::http::Uri, body: String| async move {
+            shelf.0.lock().unwrap().insert(uri.path().to_owned(), body.into_bytes());
+            axum::Json(json!({"path": "/p/token/School.img"}))
+        };
         let router = Router::new()
             .route("/keys", get(keys))
+            .route("/links/{id}", axum::routing::put(told))
+            .route("/images/{id}", axum::routing::patch(told))
             .route("/images/{id}/index", get(index))
             .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         url
+    }
+}
+
+impl Shelf {
+    /// What the warehouse was told last at this path.
+    fn told(&self, path: &str) -> Value {
+        self.0.lock().unwrap().get(path).map_or(Value::Null, |body| serde_json::from_slice(body).unwrap())
     }
 }
 

@@ -283,6 +283,45 @@ async fn a_canceled_order_stops_its_creator_and_a_virtual_order_becomes_availabl
 }
 
 #[tokio::test]
+async fn the_warehouse_hears_when_a_link_ends_and_an_image_stays_as_long_as_its_last_link() {
+    let site = Site::new().await;
+    let creator = site.user("maker", "creator", &[]).await;
+    let first = site.order(&site.admin, json!({"kind": "virtual"})).await;
+    site.create_image(&creator, 1 << 20).await;
+    let second = site.order(&site.admin, json!({"kind": "virtual"})).await;
+    site.create_image(&creator, 1 << 20).await;
+    let (_, view) = site.get(&format!("/orders/{first}"), &site.admin).await;
+    assert_eq!(view["link"], json!(null), "not before the warehouse said where it is");
+    site.scheduler.tell_links().await.unwrap();
+    let (_, view) = site.get(&format!("/orders/{first}"), &site.admin).await;
+    let image = view["image"]["id"].as_str().unwrap().to_owned();
+    let link = |order: OrderId| site.shelf.told(&format!("/links/{order}"));
+    let keep = || site.shelf.told(&format!("/images/{image}"))["keep_until"].clone();
+    assert!(view["link"].as_str().unwrap().ends_with("/p/token/School.img"), "{view}");
+    assert_eq!((&link(first)["image"], &link(first)["expires"]), (&json!(image), &view["available_until"]));
+
+    let extended = site.made(&format!("/orders/{second}/extend"), &site.admin, json!({})).await;
+    site.scheduler.tell_links().await.unwrap();
+    assert_eq!(
+        (&link(second)["expires"], &keep()),
+        (&extended["available_until"], &extended["available_until"])
+    );
+    let ended = site.made(&format!("/orders/{second}/expire"), &site.admin, json!({})).await;
+    assert_eq!((&ended["status"], &ended["link"]), (&json!("expired"), &json!(null)));
+    site.scheduler.tell_links().await.unwrap();
+    assert_eq!(link(second)["expires"], ended["available_until"]);
+    assert_eq!(keep(), view["available_until"], "the first order's link is the last one");
+
+    let physical = site.order(&site.admin, json!({})).await;
+    site.create_image(&creator, 1 << 20).await;
+    let (status, refused) = site.post(&format!("/orders/{physical}/extend"), &site.admin, json!({})).await;
+    assert_eq!((status.as_u16(), &refused["code"]), (409, &json!("no_link")));
+    site.made(&format!("/orders/{first}/cancel"), &site.admin, json!({})).await;
+    site.scheduler.tell_links().await.unwrap();
+    assert_eq!(keep(), json!(null), "cards are made of it");
+}
+
+#[tokio::test]
 async fn a_change_is_announced_also_when_its_caller_hangs_up() {
     let site = Site::new().await;
     let order = site.order(&site.admin, json!({})).await;

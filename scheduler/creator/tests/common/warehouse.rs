@@ -108,7 +108,7 @@ impl State {
 
     fn patch(&mut self, name: &str, request: &Request) -> Reply {
         let upload = self.uploads.get_mut(name).unwrap();
-        let is_image = upload.metadata["kind"] == "image";
+        let is_image = upload.metadata["kind"] != "index";
         let misfortune = self.misfortunes.first().copied().filter(|_| is_image);
         if request.header("upload-offset").unwrap() != upload.bytes.len().to_string() {
             return Reply::status(409);
@@ -139,10 +139,27 @@ impl State {
         let of_index = |u: &&Upload| u.metadata["kind"] == "index" && u.bytes.len() == u.length;
         let index = self.uploads.values().filter(of_index).map(|u| Index::decode(&u.bytes).unwrap());
         let index = index.into_iter().find(|i| i.id().to_string() == image.metadata["image"]).unwrap();
+        let bytes = match image.metadata["kind"].as_str() {
+            "packed" => unpack(&index, &image.bytes),
+            _ => image.bytes.clone(),
+        };
         for chunk in 0..index.chunks().len() {
             let range = index.chunk_range(chunk);
-            assert!(index.chunk_matches(chunk, &image.bytes[range.start as usize..range.end as usize]));
+            assert!(index.chunk_matches(chunk, &bytes[range.start as usize..range.end as usize]));
         }
-        self.images.insert(index.id().to_string(), (index, image.bytes.clone()));
+        self.images.insert(index.id().to_string(), (index, bytes));
     }
+}
+
+/// The image of a packed upload: the chunks that are not all zero, each where it belongs.
+fn unpack(index: &Index, mut packed: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; index.image_size() as usize];
+    for chunk in (0..index.chunks().len()).filter(|chunk| !index.chunks()[*chunk].all_zero) {
+        let range = index.chunk_range(chunk);
+        let (now, later) = packed.split_at((range.end - range.start) as usize);
+        bytes[range.start as usize..range.end as usize].copy_from_slice(now);
+        packed = later;
+    }
+    assert!(packed.is_empty(), "nothing else travels");
+    bytes
 }

@@ -18,7 +18,7 @@ const MAX_CREATION_CLAIMS: u32 = 10;
 /// Pause after the first failure; four times longer after each further one.
 const FIRST_RETRY_DELAY: Duration = Duration::from_secs(10);
 /// A virtual order is available this long, times its quantity. **Source:** the first Cardshop.
-const VIRTUAL_VALIDITY: Duration = Duration::from_secs(14 * 86_400);
+pub(super) const VIRTUAL_VALIDITY: Duration = Duration::from_secs(14 * 86_400);
 
 impl Order {
     pub(super) fn end_lost_lease(&mut self, now: Timestamp, notes: &mut Notes<'_>) {

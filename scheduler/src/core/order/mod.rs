@@ -22,6 +22,7 @@
 //! is counted as spare. `shipped ≤ verified` always.
 
 mod creation;
+mod links;
 mod persons;
 mod step;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use cardshop_protocol::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use links::Link;
 pub use step::Refusal;
 pub(crate) use step::{Answer, Input, Note, describe};
 
@@ -246,6 +248,9 @@ pub struct Order {
     pub recipient: Value,
     /// Base address of the warehouse that keeps the image.
     pub warehouse: String,
+    /// Base addresses of warehouses that get the image too; appliances fall over to them.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
     /// Higher goes first.
     pub priority: i32,
     /// When it was placed.
@@ -266,6 +271,9 @@ pub struct Order {
     pub canceled: Option<Cancel>,
     /// End of a virtual order.
     pub available_until: Option<Timestamp>,
+    /// What its warehouse was told of its link.
+    #[serde(default)]
+    pub link: Link,
     /// Its statuses so far.
     pub history: Vec<StatusChange>,
 }
@@ -291,6 +299,11 @@ impl Order {
             OrderKind::Physical if self.writes.is_empty() => OrderStatus::Ready,
             OrderKind::Physical => OrderStatus::Writing,
         }
+    }
+
+    /// Where its image may be fetched: its warehouse first.
+    pub fn warehouses(&self) -> Vec<String> {
+        std::iter::once(&self.warehouse).chain(&self.mirrors).cloned().collect()
     }
 
     /// Copies whose card is verified.
@@ -348,7 +361,8 @@ impl Order {
         }
     }
 
-    /// What has to be done with it, as the store's index knows it: `open`, `build`, `write`, `unshipped`, `expiring`.
+    /// What has to be done with it, as the store's index knows it: `open`, `build`, `write`, `unshipped`, `expiring`,
+    /// `link`.
     pub fn shelves(&self) -> Vec<&'static str> {
         let canceled = self.canceled.is_some();
         let failed = self.creation.status == TaskStatus::Failed;
@@ -364,6 +378,7 @@ impl Order {
         put("build", !canceled && !failed && self.image.is_none());
         put("write", self.takes_writes());
         put("unshipped", self.has_unshipped_cards());
+        put("link", self.link_until() != self.link.told_until);
         put("expiring", virtual_ready && !canceled && !self.has_expired());
         shelves
     }

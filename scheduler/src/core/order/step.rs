@@ -35,6 +35,12 @@ pub(crate) enum Input {
     Retry { by: String },
     /// A person sends cards; `None` = all that are verified and here.
     Ship { count: Option<u32>, tracking: Option<String>, by: String },
+    /// A person ends the link now.
+    Expire { by: String },
+    /// A person keeps the link longer.
+    Extend { by: String },
+    /// The warehouse was told when the link ends, and said where it is.
+    LinkTold { until: Timestamp, path: Option<String> },
     /// Time passes.
     Tick,
 }
@@ -145,6 +151,9 @@ impl Order {
             Input::Cancel { by } => self.cancel(now, by, notes),
             Input::Retry { by } => self.retry(now, &by, notes),
             Input::Ship { count, tracking, by } => self.ship(now, count, tracking, by, notes),
+            Input::Expire { by } => self.expire(now, &by, notes),
+            Input::Extend { by } => self.extend(now, &by, notes),
+            Input::LinkTold { until, path } => Ok(self.link_told(until, path)),
             Input::Tick => Ok(Answer::Unchanged),
         }
     }

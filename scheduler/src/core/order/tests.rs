@@ -26,6 +26,7 @@ pub(crate) fn order(kind: OrderKind, quantity: u32) -> Order {
         quantity,
         recipient: Value::Null,
         warehouse: "http://warehouse".into(),
+        mirrors: Vec::new(),
         priority: 0,
         created: at(0),
         created_by: "ada".into(),
@@ -36,6 +37,7 @@ pub(crate) fn order(kind: OrderKind, quantity: u32) -> Order {
         shipments: Vec::new(),
         canceled: None,
         available_until: None,
+        link: Link::default(),
         history: Vec::new(),
     }
 }
@@ -148,7 +150,7 @@ fn a_virtual_order_is_available_for_two_weeks_per_unit_and_then_expires() {
     assert_eq!(order.status(at(1) + day * 28), OrderStatus::Expired);
     assert!(order.shelves().contains(&"expiring"));
     order.step(at(1) + day * 28, Input::Tick, &mut Vec::new()).unwrap();
-    assert!(order.shelves().is_empty());
+    assert_eq!(order.shelves(), ["link"], "its warehouse never heard of the link");
 }
 
 #[test]
@@ -339,4 +341,39 @@ fn the_largest_order_there_can_be_fits_into_the_store() {
     let size = serde_json::to_vec(&order).unwrap().len();
     // Twice four kilobytes and a bit: recipient, names, history.
     assert!(size + 16 * 1024 < crate::store::MAX_DOCUMENT_SIZE, "{size}");
+}
+
+#[test]
+fn a_link_is_ended_and_extended_only_where_that_means_something_and_told_until_it_is_heard() {
+    let (by, day) = (|| "ada".to_owned(), std::time::Duration::from_secs(86_400));
+    let expire = || Input::Expire { by: by() };
+    let extend = || Input::Extend { by: by() };
+    let mut physical = ready(OrderKind::Physical, 1);
+    assert_eq!(step(&mut physical, 2, expire()).unwrap_err().code, "no_link");
+    assert_eq!(step(&mut physical, 2, extend()).unwrap_err().code, "no_link");
+    assert!(!physical.shelves().contains(&"link"));
+
+    let mut order = ready(OrderKind::Virtual, 1);
+    assert!(order.shelves().contains(&"link"));
+    let until = order.link_until().unwrap();
+    assert_eq!(until, at(1) + 14 * day);
+    let told = |until, path: &str| Input::LinkTold { until, path: Some(path.into()) };
+    assert_eq!(step(&mut order, 3, told(until, "/p/x/a.img")), Ok(Answer::Done));
+    assert!(!order.shelves().contains(&"link"));
+    assert_eq!(step(&mut order, 4, extend()), Ok(Answer::Done));
+    assert_eq!(order.link_until(), Some(until + 14 * day));
+    assert!(order.shelves().contains(&"link"), "the warehouse has to hear of it");
+    let refused = (0..30).find_map(|_| step(&mut order, 4, extend()).err());
+    assert_eq!(refused.unwrap().code, "long_enough");
+
+    let mut canceled = order.clone();
+    step(&mut canceled, 9, Input::Cancel { by: by() }).unwrap();
+    assert_eq!(canceled.link_until(), Some(at(9)));
+    assert!(canceled.shelves().contains(&"link"));
+
+    assert_eq!(step(&mut order, 10, expire()), Ok(Answer::Done));
+    assert_eq!((order.status(at(10)), order.link_until()), (OrderStatus::Expired, Some(at(10))));
+    assert!(order.shelves().contains(&"link"));
+    assert_eq!(step(&mut order, 11, expire()), Ok(Answer::Unchanged));
+    assert_eq!(step(&mut order, 11, extend()).unwrap_err().code, "link_ended");
 }

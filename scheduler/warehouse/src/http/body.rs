@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use futures_util::stream;
+use rustix::io::{ReadWriteFlags, preadv2};
 
 /// Bytes read at once. Measured (unoptimised build, loopback, 1 GiB): one download 1.3–1.4 GB/s and 168 KiB of
 /// memory for each of 500 stalled ones; twice the size is no faster and takes 350 KiB.
@@ -57,10 +58,18 @@ pub(crate) fn stream(file: File, segments: Vec<Segment>, gate: Option<Gate>) -> 
     }))
 }
 
+/// What the kernel has in memory is copied here and now, which is cheaper than another thread; what it would have to
+/// wait for is read on a thread that may block.
 async fn read(file: Arc<File>, range: Range<u64>) -> io::Result<Bytes> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    let here = preadv2(&file, &mut [IoSliceMut::new(&mut bytes)], range.start, ReadWriteFlags::NOWAIT);
+    // Any error, also of a file system without NOWAIT, is left to the second read to repeat or not.
+    let here = here.unwrap_or(0);
+    if here == bytes.len() {
+        return Ok(bytes.into());
+    }
     let read = tokio::task::spawn_blocking(move || {
-        let mut bytes = vec![0; (range.end - range.start) as usize];
-        file.read_exact_at(&mut bytes, range.start)?;
+        file.read_exact_at(&mut bytes[here..], range.start + here as u64)?;
         Ok(Bytes::from(bytes))
     });
     read.await.expect("reading does not panic")

@@ -21,6 +21,7 @@ mod key;
 mod links;
 mod part;
 mod settle;
+mod share;
 mod shelf;
 mod sweep;
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //!                            └─ kept as pending/{task}.cardindex; done ─► a complete image of the task? ─┐
 //! image complete ─► index pending for its task? ─ no ─► waits, complete                                  │
 //!                                               └ yes ─► compared ◄──────────────────────────────────────┘
-//!                   differs ─► offset back to the first bad chunk       agrees ─► sealed ─► appears:
+//!                   differs ─► offset back to the first bad chunk    agrees ─► sealed ─► shared ─► appears:
 //!     {id}.cardindex (signed) and {id}.json in place, then {id}.img renamed into place: the one moment it exists
 //! ```
 //!
@@ -111,6 +111,7 @@ impl Store {
         };
         if self.image(index.id()).is_none() {
             part.seal(&index)?;
+            self.share(part.file(), &index)?;
         }
         self.publish(part, &index, now)?;
         part.finish()?;

@@ -374,7 +374,7 @@ fn a_disk_that_is_nearly_full_takes_nothing_more_and_says_so() {
 }
 
 /// A file system of its own for a folder, gone with it.
-struct Mounted(std::path::PathBuf);
+pub(crate) struct Mounted(std::path::PathBuf);
 
 impl Mounted {
     fn new(folder: std::path::PathBuf, size: &str) -> Option<Self> {
@@ -487,4 +487,50 @@ fn a_packed_upload_of_another_length_than_its_index_packs_to_is_refused() {
         (whole.status, whole.code().as_str()),
         (422, "chunk_mismatch".replace("chunk", "size").as_str())
     );
+}
+
+#[test]
+fn a_rebuild_of_an_image_costs_what_changed_and_a_removed_image_frees_the_rest() {
+    let mut shop = Shop::with(|l| l.space_margin = 0);
+    shop.stop();
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::File::create(&disk).unwrap().set_len(400 << 20).unwrap();
+    let made = Command::new("mkfs.xfs").args(["-q", "-m", "reflink=1"]).arg(&disk).output();
+    if !made.is_ok_and(|made| made.status.success()) {
+        return println!("SKIPPED: mkfs.xfs is not installed (package xfsprogs)");
+    }
+    std::fs::remove_dir_all(shop.data()).unwrap();
+    std::fs::create_dir_all(shop.data()).unwrap();
+    if !mount(&["-o", "loop", disk.to_str().unwrap(), shop.data().to_str().unwrap()]) {
+        return println!("SKIPPED: mounting XFS needs root and a kernel that has it");
+    }
+    let _mounted = Mounted(shop.data());
+    shop.start();
+    let used = || {
+        let facts = nix::sys::statvfs::statvfs(&shop.data()).unwrap();
+        (facts.blocks() - facts.blocks_free()) * facts.fragment_size()
+    };
+    let (mut bytes, index) = solid(640 * CHUNK + 99, 51);
+    let empty = used();
+    let first = shop.put(&bytes, &index);
+    let one = used() - empty;
+    // A chunk changes, and what follows a place moves by a chunk: the same bytes elsewhere are found too.
+    bytes[10 * CHUNK] ^= 1;
+    let tail = bytes.split_off(320 * CHUNK);
+    bytes.extend(noise(CHUNK, 52));
+    bytes.extend(tail);
+    let extent = Extent { offset: 0, length: bytes.len() as u64, kind: ExtentKind::Data };
+    let index = index_of(&bytes, vec![extent]);
+    let second = shop.put(&bytes, &index);
+    let two = used() - empty;
+    println!("an image of 40 MiB takes {one} bytes, its rebuild with two new chunks {} more", two - one);
+    assert!(one > 40 << 20 && two - one < 4 << 20, "{one}, then {two}");
+    let staff = shop.staff();
+    assert!(staff.get(&format!("/images/{second}")).body == bytes);
+    assert_eq!(staff.send("DELETE", &format!("/images/{first}"), &[], &[]).status, 204);
+    assert!(staff.get(&format!("/images/{second}")).body == bytes);
+    assert_eq!(staff.send("DELETE", &format!("/images/{second}"), &[], &[]).status, 204);
+    assert!(used() - empty < 4 << 20, "its room is free again");
+    shop.stop();
 }
