@@ -9,6 +9,7 @@ use ed25519_dalek::SigningKey;
 
 use super::fetch::SignatureRule;
 use super::test_fetch::{Bench, CHUNK, CHUNKS, DATA_BYTES, Setup, image};
+use super::test_http::{send, serve};
 use super::test_warehouse::{Faults, Lie, Warehouse};
 
 #[test]
@@ -290,4 +291,46 @@ fn abandoning_an_image_lets_its_readers_go() {
     bench.fetcher.abandon(index.id());
     let result = reader.join().unwrap();
     assert!(matches!(result, Err(SourceError::Stopped { chunk: 0 })), "{result:?}");
+}
+
+#[test]
+fn a_warehouse_that_sends_on_to_its_store_is_followed_without_token_or_entity_tag() {
+    let (bytes, index) = image();
+    let image = bytes.clone();
+    let store = serve(move |request, stream| {
+        assert!(request.header("authorization").is_none(), "the token stays behind");
+        if request.header("if-range").is_some() {
+            // Its own tag is another: it would send everything.
+            return send(stream, "200 OK", &image);
+        }
+        let (from, to) = request.header("range")?.strip_prefix("bytes=")?.split_once('-')?;
+        let (from, to) = (from.parse::<usize>().ok()?, to.parse::<usize>().ok()?);
+        let head =
+            format!("206 Partial\r\nETag: \"another\"\r\nContent-Range: bytes {from}-{to}/{}", image.len());
+        send(stream, &head, &image[from..=to])
+    });
+    let encoded = index.encode();
+    let warehouse = serve(move |request, stream| {
+        if request.path.ends_with("/index") {
+            return send(stream, "200 OK", &encoded);
+        }
+        send(stream, &format!("307 Temporary Redirect\r\nLocation: {store}/object?signature=secret"), b"")
+    });
+    let mut bench = Bench::new();
+    bench.fetcher.fetch(index.id(), &[warehouse], SignatureRule::default()).unwrap();
+    assert!(bench.read_all(&index).unwrap() == bytes);
+
+    // A store in plain text on another machine is none.
+    let encoded = index.encode();
+    let careless = serve(move |request, stream| {
+        if request.path.ends_with("/index") {
+            return send(stream, "200 OK", &encoded);
+        }
+        send(stream, "307 Temporary Redirect\r\nLocation: http://store.example/object?signature=secret", b"")
+    });
+    let mut bench = Bench::new();
+    bench.fetcher.fetch(index.id(), &[careless], SignatureRule::default()).unwrap();
+    let fault = bench.refusal();
+    assert_eq!(fault.code, "image_unavailable");
+    assert!(fault.text.contains("not safe") && !fault.text.contains("secret"), "{}", fault.text);
 }
