@@ -5,11 +5,13 @@
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, Flock, PosixFadviseAdvice, fallocate, posix_fadvise};
+use nix::libc;
 
 use crate::error::{CardError, Operation};
 use crate::interlock::DeviceFacts;
@@ -186,13 +188,38 @@ impl KernelDevice {
         }
     }
 
-    /// A card pulled out of a reader that stays gives EIO; its size is then 0.
+    /// A card pulled out of a reader that stays gives EIO; a reader that was pulled out gives ENOSPC to a write,
+    /// since its size is then 0. Both are named for what happened.
     fn name_removal(&self, error: io::Error) -> io::Error {
-        let gone = || ioctl::size(self.file()).is_ok_and(|size| size == 0);
-        if self.is_block && error.raw_os_error() == Some(Errno::EIO as i32) && gone() {
-            return Errno::ENOMEDIUM.into();
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        let doubtful = matches!(errno, Some(Errno::EIO | Errno::ENOSPC));
+        if self.is_block && doubtful && self.is_gone() { Errno::ENOMEDIUM.into() } else { error }
+    }
+
+    /// The end of a transfer; one that moved nothing is the end of a device that is gone, or of a damaged one.
+    fn moved(&self, result: io::Result<usize>) -> io::Result<usize> {
+        match result {
+            Ok(0) if self.is_block && self.is_gone() => Err(Errno::ENOMEDIUM.into()),
+            Ok(count) => Ok(count),
+            Err(error) => Err(self.name_removal(error)),
         }
-        error
+    }
+
+    /// True when the medium is no longer there. The kernel looks for that only when somebody opens the device.
+    fn is_gone(&self) -> bool {
+        let has_no_size = |file: &File| ioctl::size(file).is_ok_and(|size| size == 0);
+        if has_no_size(self.file()) {
+            return true;
+        }
+        let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
+        let path = format!("/proc/self/fd/{}", self.file().as_raw_fd());
+        match File::options().read(true).custom_flags(flags).open(path) {
+            Ok(file) => has_no_size(&file) || self.same_medium().is_err(),
+            Err(error) => {
+                let errno = error.raw_os_error().map(Errno::from_raw);
+                matches!(errno, Some(Errno::ENOMEDIUM | Errno::ENXIO | Errno::ENODEV))
+            }
+        }
     }
 }
 
@@ -205,11 +232,11 @@ impl CardDevice for KernelDevice {
     }
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.same_medium()?;
-        self.file().read_at(buffer, offset).map_err(|e| self.name_removal(e))
+        self.moved(self.file().read_at(buffer, offset))
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
         self.same_medium()?;
-        self.file().write_at(bytes, offset).map_err(|e| self.name_removal(e))
+        self.moved(self.file().write_at(bytes, offset))
     }
     fn sync(&self) -> io::Result<()> {
         self.file().sync_data().map_err(|e| self.name_removal(e))

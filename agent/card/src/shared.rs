@@ -42,6 +42,8 @@ pub type MakeSpill = Box<dyn Fn() -> io::Result<File> + Send + Sync>;
 pub struct SharedSource {
     index: Arc<Index>,
     origin: Origin,
+    /// Most bytes of the window.
+    window_size: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -79,18 +81,18 @@ struct State {
 impl SharedSource {
     /// Shares a source that gives any chunk at any time.
     pub fn of_chunks(index: Arc<Index>, source: Arc<dyn ChunkSource>) -> Arc<Self> {
-        Self::new(index, Origin::Random(source))
+        Self::new(index, Origin::Random(source), WINDOW_BYTES)
     }
 
     /// Shares a stream of the image; `spill` is asked when a card first falls behind.
     pub fn of_stream(index: Arc<Index>, stream: Box<dyn ImageStream>, spill: MakeSpill) -> Arc<Self> {
-        Self::new(index, Origin::Forward(Mutex::new(ChunkStream::new(stream)), spill))
+        Self::new(index, Origin::Forward(Mutex::new(ChunkStream::new(stream)), spill), WINDOW_BYTES)
     }
 
-    fn new(index: Arc<Index>, origin: Origin) -> Arc<Self> {
+    fn new(index: Arc<Index>, origin: Origin, window_size: usize) -> Arc<Self> {
         let next = next_travelling(&index, 0);
         let state = Mutex::new(State { next, ..State::default() });
-        Arc::new(Self { index, origin, state, changed: Condvar::new() })
+        Arc::new(Self { index, origin, window_size, state, changed: Condvar::new() })
     }
 
     /// The source of one card. All cards are to have theirs before the first is written: what a stream has left
@@ -215,7 +217,7 @@ impl SharedSource {
         }
         if let Origin::Forward(_, make_spill) = &self.origin {
             state.next = next_travelling(&self.index, chunk + 1);
-            while state.window_bytes > WINDOW_BYTES
+            while state.window_bytes > self.window_size
                 && let Some((oldest, bytes)) = state.leave()
             {
                 if state.cards.iter().flatten().any(|asked| *asked <= oldest)
@@ -226,7 +228,7 @@ impl SharedSource {
                 }
             }
         } else {
-            while state.window_bytes > WINDOW_BYTES && state.leave().is_some() {}
+            while state.window_bytes > self.window_size && state.leave().is_some() {}
         }
     }
 

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cardshop_protocol::index::IndexBuilder;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -184,4 +185,38 @@ fn a_card_that_is_stopped_while_it_waits_leaves_and_the_others_go_on() {
     let result = stopped.read_chunk(1, &mut vec![0; CHUNK as usize], &stop);
     assert!(matches!(result, Err(SourceError::Stopped { chunk: 1 })));
     fixture.take(&other, 1).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn cards_of_any_pace_over_any_window_get_every_chunk_of_one_read(
+        chunks in 3_usize..40,
+        window in 0..6 * CHUNK as usize,
+        turns in proptest::collection::vec((0_usize..4, 1_usize..12), 1..60),
+        leaves in proptest::option::of(0_usize..4),
+    ) {
+        let fixture = Fixture::new(chunks);
+        let stream = Mutex::new(ChunkStream::new(Box::new(fixture.once(usize::MAX))));
+        let origin = Origin::Forward(stream, Box::new(tempfile::tempfile));
+        let shared = SharedSource::new(fixture.index.clone(), origin, window);
+        let mut cards: Vec<_> = (0..4).map(|_| Some((shared.card(), fixture.order().into_iter()))).collect();
+        for (number, (card, steps)) in turns.iter().enumerate() {
+            if leaves == Some(*card) && number > turns.len() / 2 {
+                cards[*card] = None;
+            }
+            let Some((source, order)) = &mut cards[*card] else { continue };
+            for chunk in order.take(*steps) {
+                fixture.take(source, chunk).unwrap();
+            }
+            prop_assert!(shared.state().window_bytes <= window);
+        }
+        for (source, order) in cards.iter_mut().flatten() {
+            order.for_each(|chunk| fixture.take(source, chunk).unwrap());
+        }
+        prop_assert!(fixture.given.load(Ordering::Relaxed) <= fixture.bytes.len(), "unpacked once");
+        drop(cards);
+        prop_assert!(shared.state().spilled.is_empty());
+    }
 }
