@@ -22,6 +22,9 @@ pub struct Config {
     pub data: PathBuf,
     /// The join file.
     pub join: PathBuf,
+    /// PEM: CAs that the broker's certificate is to be of, for `mqtts://`; the system's when it is not given.
+    #[serde(default)]
+    pub mqtt_ca: Option<PathBuf>,
     /// Slots whose device never changes.
     #[serde(default, rename = "slot")]
     pub slots: Vec<SlotConfig>,

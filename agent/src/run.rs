@@ -159,6 +159,7 @@ impl Agent {
             info: info(&config, label, hardware.clone()),
             session: session.clone(),
             clock: clock.clone(),
+            ca: config.mqtt_ca.clone(),
             events: events.clone(),
         })
         .map_err(start_error("the line to the broker"))?;

@@ -2,6 +2,7 @@
 //! then takes the seat, one at a time and in the order they came, so that the last to come stays.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ const LEAVE_WITHIN: Duration = Duration::from_secs(10);
 
 /// The session in the seat.
 struct Occupant {
-    /// Tells it to leave.
-    leave: oneshot::Sender<()>,
+    /// Tells it to leave, and for whom.
+    leave: oneshot::Sender<SocketAddr>,
     /// Ends when it has left.
     left: oneshot::Receiver<()>,
 }
@@ -29,8 +30,8 @@ pub(crate) struct Place {
     clients: Arc<Clients>,
     client_id: String,
     seat: Option<Arc<Seat>>,
-    /// Becomes ready when another session takes over.
-    pub(crate) taken_over: oneshot::Receiver<()>,
+    /// Becomes ready when another session takes over: the address it comes from.
+    pub(crate) taken_over: oneshot::Receiver<SocketAddr>,
     _left: oneshot::Sender<()>,
 }
 
@@ -39,8 +40,12 @@ pub(crate) struct Place {
 pub(crate) struct SeatStuck;
 
 impl Clients {
-    /// Takes the seat of `client_id`; true when another session had to leave it.
-    pub(crate) async fn take(self: &Arc<Self>, client_id: &str) -> Result<(Place, bool), SeatStuck> {
+    /// Takes the seat of `client_id` for a client at `peer`; true when another session had to leave it.
+    pub(crate) async fn take(
+        self: &Arc<Self>,
+        client_id: &str,
+        peer: SocketAddr,
+    ) -> Result<(Place, bool), SeatStuck> {
         let seat = {
             let mut seats = self.0.lock().expect("no holder panics");
             seats.entry(client_id.to_owned()).or_default().clone()
@@ -58,7 +63,7 @@ impl Clients {
         let mut occupant = seat.lock().await;
         let mut had_to_leave = false;
         if let Some(old) = occupant.take() {
-            had_to_leave = old.leave.send(()).is_ok();
+            had_to_leave = old.leave.send(peer).is_ok();
             if tokio::time::timeout(LEAVE_WITHIN, old.left).await.is_err() {
                 return Err(SeatStuck);
             }
@@ -84,14 +89,16 @@ impl Drop for Place {
 mod tests {
     use super::*;
 
+    const PEER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
     #[tokio::test]
     async fn the_last_to_come_gets_the_seat_after_the_others_have_left_it() {
         let clients = Arc::new(Clients::default());
-        let (mut first, had) = clients.take("a").await.unwrap();
+        let (mut first, had) = clients.take("a", PEER).await.unwrap();
         assert!(!had);
         let waiting = tokio::spawn({
             let clients = clients.clone();
-            async move { clients.take("a").await.unwrap() }
+            async move { clients.take("a", PEER).await.unwrap() }
         });
         (&mut first.taken_over).await.unwrap();
         assert!(!waiting.is_finished(), "the first has not left yet");
@@ -105,8 +112,8 @@ mod tests {
     #[tokio::test]
     async fn other_clients_do_not_wait() {
         let clients = Arc::new(Clients::default());
-        let (_first, _) = clients.take("a").await.unwrap();
-        let (_other, had) = clients.take("b").await.unwrap();
+        let (_first, _) = clients.take("a", PEER).await.unwrap();
+        let (_other, had) = clients.take("b", PEER).await.unwrap();
         assert!(!had);
     }
 }

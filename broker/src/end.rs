@@ -18,7 +18,10 @@ pub(crate) enum End {
     WithWill,
     /// The connection broke.
     Broken,
-    TakenOver,
+    TakenOver {
+        /// The session that has to leave was heard within its keep-alive: there are two.
+        alive: bool,
+    },
     KeepAlive,
     Token(TokenError),
     Slow,
@@ -33,13 +36,13 @@ pub(crate) enum End {
 impl End {
     /// MQTT §3.1.2.5, but for a take-over: there the newer session speaks for the client.
     pub(crate) fn publishes_will(&self) -> bool {
-        !matches!(self, Self::Clean | Self::TakenOver)
+        !matches!(self, Self::Clean | Self::TakenOver { .. })
     }
 
     /// What is counted for it here; refused publishes are counted where they are refused.
     pub(crate) fn counted(&self) -> Option<Refusal> {
         Some(match self {
-            Self::TakenOver => Refusal::TakenOver,
+            Self::TakenOver { .. } => Refusal::TakenOver,
             Self::KeepAlive => Refusal::KeepAlive,
             Self::Token(_) => Refusal::TokenEnded,
             Self::Slow => Refusal::SlowConsumer,
@@ -52,7 +55,7 @@ impl End {
     pub(crate) fn reason(&self) -> Option<u8> {
         Some(match self {
             Self::Clean | Self::WithWill | Self::Broken | Self::Panicked => return None,
-            Self::TakenOver => reason::SESSION_TAKEN_OVER,
+            Self::TakenOver { .. } => reason::SESSION_TAKEN_OVER,
             Self::KeepAlive => reason::KEEP_ALIVE_TIMEOUT,
             Self::Token(TokenError::Expired) => reason::MAXIMUM_CONNECT_TIME,
             Self::Token(_) => reason::NOT_AUTHORIZED,
@@ -70,7 +73,7 @@ impl fmt::Display for End {
             Self::Clean => f.write_str("it said goodbye"),
             Self::WithWill => f.write_str("it said goodbye and asked for its will"),
             Self::Broken => f.write_str("the connection broke"),
-            Self::TakenOver => f.write_str("another session took over"),
+            Self::TakenOver { .. } => f.write_str("another session took over"),
             Self::KeepAlive => f.write_str("nothing heard for 1.5 times its keep-alive"),
             Self::Token(error) => write!(f, "its token: {error}"),
             Self::Slow => f.write_str("it reads slower than messages come"),

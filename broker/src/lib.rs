@@ -8,11 +8,15 @@
 //!                                                         └─▶ retained ─▶ store
 //! ```
 
+pub mod acl;
+mod admission;
+mod alarms;
 mod clients;
 mod codec;
 mod directory;
 mod end;
 mod exchange;
+mod failures;
 mod filter;
 pub mod limits;
 mod listen;
@@ -28,12 +32,15 @@ mod session;
 mod stats;
 mod store;
 mod subscriptions;
+mod tls;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use cardshop_protocol::time::Timestamp;
 use cardshop_protocol::token::SharedKeys;
@@ -42,23 +49,32 @@ use tokio::sync::watch;
 use tracing::info;
 
 pub use limits::Limits;
-pub use stats::{Refusal, Stats};
+pub use stats::{Dropped, Refusal, Stats};
 pub use store::StoreError;
+pub use tls::{TlsConfig, TlsError};
 
+use admission::Admission;
+use alarms::{Alarm, Alarms};
 use clients::Clients;
 use directory::Directory;
 use exchange::Exchange;
+use failures::Failures;
 use retained::Retained;
 use router::{Router, RouterDead, Rumqttd};
 use serve::Hub;
 use stats::Counters;
 use store::Store;
+use tls::Tls;
 
 /// How a broker is set up.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where it listens, plain: a loopback address, port 0 for any.
+    /// Where it listens without TLS, for MQTT and WebSocket: a loopback address, port 0 for any.
     pub listen: SocketAddr,
+    /// Lets `listen` be another address than loopback: tokens go in the clear there.
+    pub plain_anywhere: bool,
+    /// A second port, under TLS, for MQTT and WebSocket.
+    pub tls: Option<TlsConfig>,
     /// Its own directory; retained messages are in `retained/` below it.
     pub data: PathBuf,
     /// What clients may ask of it.
@@ -70,8 +86,8 @@ pub struct Config {
 pub enum Error {
     /// Plain MQTT carries tokens in the clear.
     #[error(
-        "plain MQTT on {address} would send tokens in the clear; listen on 127.0.0.1 and let others in through a \
-         TLS proxy or an SSH tunnel"
+        "plain MQTT on {address} would send tokens in the clear; listen on 127.0.0.1 and give others a TLS port \
+         (--mqtt-tls-listen)"
     )]
     PlainBeyondLoopback {
         /// What was asked for.
@@ -86,6 +102,9 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// Certificate or key cannot be used.
+    #[error("there is no TLS port")]
+    Tls(#[from] TlsError),
     /// The retained messages cannot be used.
     #[error("the broker's data cannot be used")]
     Store(#[from] StoreError),
@@ -106,10 +125,11 @@ impl From<RouterDead> for Error {
 /// A broker that runs. Dropping it stops it without waiting; [`Running::shutdown`] waits.
 pub struct Running {
     address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     counters: Arc<Counters>,
     stop: watch::Sender<bool>,
     dead: watch::Receiver<Option<RouterDead>>,
-    listener: tokio::task::JoinHandle<()>,
+    listeners: Vec<tokio::task::JoinHandle<()>>,
     exchange: Exchange,
     exchange_thread: JoinHandle<()>,
 }
@@ -124,44 +144,88 @@ pub async fn start(config: Config, keys: SharedKeys) -> Result<Running, Error> {
 }
 
 async fn start_over(router: Box<dyn Router>, config: Config, keys: SharedKeys) -> Result<Running, Error> {
-    if !config.listen.ip().is_loopback() {
+    if !config.listen.ip().is_loopback() && !config.plain_anywhere {
         return Err(Error::PlainBeyondLoopback { address: config.listen });
     }
+    let tls = match config.tls {
+        None => None,
+        Some(config) => {
+            let listen = config.listen;
+            let (tls, watched) = Tls::open(config)?;
+            let (listener, address) = bind(listen).await?;
+            Some((tls, watched, listener, address))
+        }
+    };
     let directory = config.data.join("retained");
     let opened = tokio::task::spawn_blocking(move || Store::open(&directory)).await;
     let (store, messages) = opened.expect("opening catches what panics in it")?;
+    // Alerts of our own outlive us and are cleared in their time.
+    let mut alarms = Alarms::default();
+    for (alarm, appliance) in messages.iter().filter_map(|message| Alarm::of_topic(message.topic())) {
+        alarms.happened(alarm, appliance, Instant::now());
+    }
     let retained = Retained::new(messages, store, &config.limits);
     let counters = Arc::new(Counters::default());
     let (dead_tx, dead) = watch::channel(None);
     let (exchange, exchange_thread) =
         Exchange::start(router, retained, counters.clone(), dead_tx).map_err(Error::Thread)?;
-    let failed = |source| Error::Listen { address: config.listen, source };
-    let listener = TcpListener::bind(config.listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
+    let (listener, address) = bind(config.listen).await?;
     let (stop, stopping) = watch::channel(false);
-    let hub = Hub {
+    let admission = Admission::new(&config.limits, Instant::now());
+    let hub = Arc::new(Hub {
         limits: config.limits,
+        admission: Mutex::new(admission),
+        sessions: AtomicU64::default(),
         keys,
         counters: counters.clone(),
         clients: Arc::new(Clients::default()),
         directory: Directory::default(),
         exchange: exchange.clone(),
-        stopping,
-    };
-    let listener = tokio::spawn(listen::listen(listener, Arc::new(hub)));
-    info!(%address, "the broker listens");
-    Ok(Running { address, counters, stop, dead, listener, exchange, exchange_thread })
+        alarms: Mutex::new(alarms),
+        failures: Mutex::new(Failures::new(Instant::now())),
+        stopping: stopping.clone(),
+    });
+    let mut listeners = vec![
+        tokio::spawn(hub.clone().clear_alarms()),
+        tokio::spawn(listen::listen(listener, None, hub.clone())),
+    ];
+    let mut tls_address = None;
+    if let Some((tls, watched, listener, address)) = tls {
+        listeners.push(tokio::spawn(tls.clone().watch(watched, stopping)));
+        listeners.push(tokio::spawn(listen::listen(listener, Some(tls), hub)));
+        tls_address = Some(address);
+    }
+    info!(%address, ?tls_address, "the broker listens");
+    Ok(Running { address, tls_address, counters, stop, dead, listeners, exchange, exchange_thread })
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 impl Running {
-    /// Where it listens.
+    /// Where it listens without TLS.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens under TLS, if it does.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// The counters now.
     pub fn stats(&self) -> Stats {
         self.counters.snapshot()
+    }
+
+    /// Gives the counters as text for `/metrics`, for as long as anybody asks.
+    pub fn metrics(&self) -> impl Fn() -> String + Clone + Send + Sync + use<> {
+        let counters = self.counters.clone();
+        move || counters.snapshot().render()
     }
 
     /// Waits until the Router dies, which it should never do. Whoever supervises the broker shuts this one down
@@ -178,10 +242,28 @@ impl Running {
     /// Says goodbye to all clients, publishes their wills, writes the retained picture and ends.
     pub async fn shutdown(self) {
         self.stop.send_replace(true);
-        // Both ends are only waited for; a panic in one was logged by its thread.
-        self.listener.await.ok();
+        // All ends are only waited for; a panic in one was logged by its thread.
+        for listener in self.listeners {
+            listener.await.ok();
+        }
         self.exchange.stop().await;
         tokio::task::spawn_blocking(move || self.exchange_thread.join().ok()).await.ok();
+    }
+}
+
+/// Reads what a client sends as sessions do, in both versions, and forgets it: for the fuzzer.
+#[doc(hidden)]
+pub fn read_packets(bytes: &[u8]) {
+    let mut input = bytes::BytesMut::from(bytes);
+    if let Ok(Some(first)) = codec::frame(&mut input, limits::DEFAULT_PACKET_SIZE) {
+        drop(codec::connect(&first));
+    }
+    while let Ok(Some(frame)) = codec::frame(&mut input, limits::DEFAULT_PACKET_SIZE) {
+        for version in [codec::Version::V4, codec::Version::V5] {
+            if let Ok(codec::Incoming::Publish(publish)) = codec::decode(version, &frame) {
+                assert!(publish.payload.len() <= frame.body.len());
+            }
+        }
     }
 }
 
@@ -247,6 +329,8 @@ mod tests {
         let (keys, token) = keys_and_token();
         let config = || Config {
             listen: "127.0.0.1:0".parse().unwrap(),
+            plain_anywhere: false,
+            tls: None,
             data: data.path().into(),
             limits: Limits::default(),
         };

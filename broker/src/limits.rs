@@ -4,8 +4,10 @@
 /// Largest packet, bytes: the largest payload of the contract (64 KiB) with its topic and MQTT 5 properties.
 pub const DEFAULT_PACKET_SIZE: usize = 80 * 1024;
 /// Open connections, logged in or not. An idle one costs about 50 KiB, one that had bursts of a hundred messages up
-/// to 600 KiB (measured, unoptimised build): 0.5 to 6 GiB for all of them.
-pub const DEFAULT_CONNECTIONS: usize = 10_000;
+/// to 600 KiB (measured, unoptimised build): 1 to 12 GiB for all of them.
+pub const DEFAULT_CONNECTIONS: usize = 20_000;
+/// Open connections of one address: the largest site behind one router.
+pub const DEFAULT_CONNECTIONS_PER_ADDRESS: usize = 10_000;
 /// New connections a second from one address: a whole site behind one router comes back in seconds.
 pub const DEFAULT_CONNECTS_PER_SECOND: u32 = 200;
 /// Filters of one client. Home Assistant subscribes to each entity: 64 slots of three topics fit.
@@ -30,6 +32,8 @@ pub struct Limits {
     pub packet_size: usize,
     /// Open connections, logged in or not. Listener.
     pub connections: usize,
+    /// Open connections of one address. Listener.
+    pub connections_per_address: usize,
     /// New connections a second from one address. Listener.
     pub connects_per_second: u32,
     /// Filters of one client. Session.
@@ -53,6 +57,7 @@ impl Default for Limits {
         Self {
             packet_size: DEFAULT_PACKET_SIZE,
             connections: DEFAULT_CONNECTIONS,
+            connections_per_address: DEFAULT_CONNECTIONS_PER_ADDRESS,
             connects_per_second: DEFAULT_CONNECTS_PER_SECOND,
             subscriptions: DEFAULT_SUBSCRIPTIONS,
             inflight: DEFAULT_INFLIGHT,

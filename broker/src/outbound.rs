@@ -51,6 +51,11 @@ impl Outbound {
         }
     }
 
+    /// Messages that wait.
+    pub(crate) fn len(&self) -> usize {
+        self.retained.len() + self.live.len()
+    }
+
     /// Queues what a new subscription matches: at most as many messages as the retained picture may have, which
     /// shares its bytes with them.
     ///

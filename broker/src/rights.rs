@@ -41,7 +41,7 @@ impl Principal {
 }
 
 /// One level of a topic in the table.
-enum Level {
+pub(crate) enum Level {
     /// Exactly this.
     Is(&'static str),
     /// The principal's own appliance id.
@@ -62,12 +62,12 @@ const ONE: Level = Is("1");
 const APPLIANCE: Level = Is("appliance");
 
 /// A row: these roles may do it on the topics of this form.
-struct Row(&'static [Role], &'static [Level]);
+pub(crate) struct Row(pub(crate) &'static [Role], pub(crate) &'static [Level]);
 
 const PEOPLE: &[Role] = &[Role::Manager, Role::Operator];
 const THEIRS: &[Role] = &[Role::Manager, Role::Operator, Role::Integrator];
 
-const READ: &[Row] = &[
+pub(crate) const READ: &[Row] = &[
     Row(&[Role::Staff], &[Rest]),
     Row(&[Role::Scheduler], &[ROOT, ONE, Rest]),
     Row(&[Role::Scheduler, Role::Integrator], &[Is("homeassistant"), Rest]),
@@ -82,7 +82,7 @@ const READ: &[Row] = &[
     Row(&[Role::Appliance], &[ROOT, ONE, Is("server"), Rest]),
 ];
 
-const WRITE: &[Row] = &[
+pub(crate) const WRITE: &[Row] = &[
     Row(&[Role::Appliance], &[ROOT, ONE, APPLIANCE, Own, Is("status")]),
     Row(&[Role::Appliance], &[ROOT, ONE, APPLIANCE, Own, Is("info")]),
     Row(&[Role::Appliance], &[ROOT, ONE, APPLIANCE, Own, Is("health")]),

@@ -12,11 +12,12 @@ use bytes::BytesMut;
 use cardshop_protocol::time::Timestamp;
 use cardshop_protocol::token::{Claims, check_claims};
 use cardshop_protocol::topic::Topic;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tracing::warn;
 
+use crate::alarms::{Alarm, refused_text, was_alive};
 use crate::codec::{self, ConnAck, Delivery, Incoming, PublishIn, SubscribeIn, Version, WireError, reason};
 use crate::end::End;
 use crate::filter::{BadTopic, check_filter, check_topic};
@@ -27,7 +28,7 @@ use crate::rights::{self, Grant, Principal, may_read, may_write};
 use crate::route::Route;
 use crate::router::{Deliveries, LinkEnd, LinkId};
 use crate::serve::{Hub, Known, READ_SIZE, Stream, stopped};
-use crate::stats::{Refusal, count};
+use crate::stats::{Dropped, Refusal, count};
 use crate::subscriptions::{Subscription, Subscriptions};
 
 /// A token that ended or was revoked is noticed within this; the keys themselves are at most 2 s old.
@@ -42,6 +43,8 @@ const DELIVERY_BATCH: usize = 256;
 const MAX_HALF_RECEIVED: usize = 1_024;
 /// How long a client has to take what is left, when the broker closes.
 const GOODBYE_WITHIN: Duration = Duration::from_millis(500);
+/// How long a session that has to leave is asked for words that have arrived already.
+const LAST_WORDS_WITHIN: Duration = Duration::from_millis(20);
 /// Refused publishes and subscriptions of one session that are logged each; more are counted only.
 const MAX_LOGGED_REFUSALS: u32 = 20;
 /// Characters of a refused topic in the log.
@@ -53,8 +56,8 @@ pub(crate) struct Session {
     version: Version,
     principal: Principal,
     claims: Claims,
-    /// One and a half times what the client promised.
-    silence_limit: Option<Duration>,
+    /// Within this the client has promised to be heard.
+    keep_alive: Option<Duration>,
     last_heard: Instant,
     link: LinkId,
     routes: Vec<Route>,
@@ -83,8 +86,7 @@ impl Session {
         Self {
             number,
             version: connect.version,
-            silence_limit: (connect.keep_alive_s > 0)
-                .then(|| Duration::from_millis(u64::from(connect.keep_alive_s) * 1500)),
+            keep_alive: (connect.keep_alive_s > 0).then(|| Duration::from_secs(connect.keep_alive_s.into())),
             last_heard: Instant::now(),
             link,
             routes: Vec::new(),
@@ -121,7 +123,7 @@ impl Session {
             self.encode_ahead();
             input.reserve(READ_SIZE);
             step = tokio::select! {
-                _ = &mut taken_over => Err(End::TakenOver),
+                _ = &mut taken_over => Err(End::TakenOver { alive: was_alive(self.last_heard.elapsed(), self.keep_alive) }),
                 () = stopped(&mut stopping) => Err(End::Stopping),
                 read = reader.read_buf(&mut input), if self.output.len() < MAX_UNSENT => match read {
                     Ok(1..) => {
@@ -144,6 +146,13 @@ impl Session {
                 }
             };
         };
+        let end = match end {
+            End::TakenOver { alive: true } => {
+                End::TakenOver { alive: !self.is_leaving(&mut reader, &mut input).await }
+            }
+            end => end,
+        };
+        self.hub.counters.dropped(Dropped::SessionEnded, self.outbound.len() as u64);
         if let Some(reason) = end.reason() {
             codec::disconnect(self.version, reason, &mut self.output);
         }
@@ -156,13 +165,33 @@ impl Session {
         end
     }
 
+    /// Whether the client has gone by itself, and its last words are here and not looked at yet: a program that ends
+    /// and starts again is there before them.
+    async fn is_leaving(&self, reader: &mut (impl AsyncRead + Unpin), input: &mut BytesMut) -> bool {
+        let goodbye = async {
+            while let Ok(1..) = reader.read_buf(input).await {
+                while let Ok(Some(frame)) = codec::frame(input, self.hub.limits.packet_size) {
+                    if frame.is_disconnect() {
+                        return;
+                    }
+                }
+            }
+        };
+        tokio::time::timeout(LAST_WORDS_WITHIN, goodbye).await.is_ok()
+    }
+
+    /// One and a half times the keep-alive (MQTT §3.1.2.10).
+    fn silence_limit(&self) -> Option<Duration> {
+        self.keep_alive.map(|keep_alive| keep_alive * 3 / 2)
+    }
+
     fn wake_at(&self) -> Instant {
         let check = Instant::now() + TOKEN_CHECK_EVERY;
-        self.silence_limit.map_or(check, |limit| check.min(self.last_heard + limit))
+        self.silence_limit().map_or(check, |limit| check.min(self.last_heard + limit))
     }
 
     fn check_time(&self) -> Result<(), End> {
-        if self.silence_limit.is_some_and(|limit| self.last_heard.elapsed() >= limit) {
+        if self.silence_limit().is_some_and(|limit| self.last_heard.elapsed() >= limit) {
             return Err(End::KeepAlive);
         }
         let now = Timestamp::from_system(SystemTime::now());
@@ -199,6 +228,9 @@ impl Session {
     }
 
     async fn on_publish(&mut self, publish: PublishIn<'_>) -> Result<(), End> {
+        if check_topic(publish.topic) == Err(BadTopic::NotATopic) {
+            return Err(End::Wire(WireError::NotATopic));
+        }
         let repeated = publish.qos == 2 && self.half_received.contains(&publish.id);
         let mut verdict = reason::SUCCESS;
         if !repeated {
@@ -219,6 +251,12 @@ impl Session {
                 refused => {
                     self.hub.counters.refuse(Refusal::Publish);
                     self.log_refused("publish", publish.topic, refused);
+                    if let Some(appliance) = self.principal.appliance
+                        && refused == reason::NOT_AUTHORIZED
+                    {
+                        let text = || refused_text(publish.topic);
+                        self.hub.alarm(Alarm::Refused, appliance, text).await;
+                    }
                     verdict = refused;
                 }
             }
@@ -244,7 +282,6 @@ impl Session {
     /// The reason code of MQTT 5 for a publish.
     fn judge(&self, publish: &PublishIn<'_>) -> u8 {
         match check_topic(publish.topic) {
-            Err(BadTopic::NotATopic) => reason::TOPIC_NAME_INVALID,
             Err(_) => reason::NOT_AUTHORIZED,
             Ok(()) if publish.payload.is_empty() && !publish.retain => reason::PAYLOAD_FORMAT_INVALID,
             Ok(()) if !may_write(&self.principal, publish.topic, publish.retain) => reason::NOT_AUTHORIZED,
@@ -391,6 +428,8 @@ impl Session {
             if sent {
                 count(&self.hub.counters.messages_out);
             } else {
+                let why = if expiry_s == Some(0) { Dropped::Expired } else { Dropped::TooLarge };
+                self.hub.counters.dropped(why, 1);
                 self.outbound.acknowledge(id);
             }
         }

@@ -1,5 +1,5 @@
-//! What the broker counts: connections, messages, refusals by reason. Counting decides nothing; `/metrics` of the
-//! program that links the broker shows it.
+//! What the broker counts: connections, messages, drops and refusals by reason. Counting decides nothing; `/metrics` of
+//! the program that links the broker shows it. **Source:** Prometheus text exposition format 0.0.4.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,8 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub enum Refusal {
     /// Too many new connections a second from one address.
     ConnectRate,
-    /// Too many open connections.
+    /// Too many open connections of all.
     Connections,
+    /// Too many open connections of one address.
+    ConnectionsOfAddress,
+    /// No TLS handshake within its time, or none we can finish.
+    NoTls,
     /// No CONNECT within its time, or not MQTT we speak.
     NoConnect,
     /// Wrong, expired or revoked token, or it is another's.
@@ -39,9 +43,11 @@ pub enum Refusal {
 }
 
 /// All refusals with the name each has in metrics.
-const REFUSALS: [(Refusal, &str); 15] = [
+const REFUSALS: [(Refusal, &str); 17] = [
     (Refusal::ConnectRate, "connect_rate"),
     (Refusal::Connections, "connections"),
+    (Refusal::ConnectionsOfAddress, "connections_of_address"),
+    (Refusal::NoTls, "no_tls"),
     (Refusal::NoConnect, "no_connect"),
     (Refusal::BadLogin, "bad_login"),
     (Refusal::NotAuthorized, "not_authorized"),
@@ -57,6 +63,23 @@ const REFUSALS: [(Refusal, &str); 15] = [
     (Refusal::NoKeys, "no_keys"),
 ];
 
+/// Why a message did not reach a client that it was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dropped {
+    /// Its time was over before it could leave.
+    Expired,
+    /// The client does not take packets that large.
+    TooLarge,
+    /// The client left, or was closed, before it could leave.
+    SessionEnded,
+}
+
+const DROPS: [(Dropped, &str); 3] = [
+    (Dropped::Expired, "expired"),
+    (Dropped::TooLarge, "too_large"),
+    (Dropped::SessionEnded, "session_ended"),
+];
+
 /// The live counters.
 #[derive(Default)]
 pub(crate) struct Counters {
@@ -66,6 +89,7 @@ pub(crate) struct Counters {
     pub(crate) messages_in: AtomicU64,
     pub(crate) messages_out: AtomicU64,
     pub(crate) retained: AtomicU64,
+    drops: [AtomicU64; DROPS.len()],
     refusals: [AtomicU64; REFUSALS.len()],
 }
 
@@ -78,6 +102,10 @@ impl Counters {
         count(&self.refusals[refusal as usize]);
     }
 
+    pub(crate) fn dropped(&self, why: Dropped, messages: u64) {
+        self.drops[why as usize].fetch_add(messages, Ordering::Relaxed);
+    }
+
     pub(crate) fn snapshot(&self) -> Stats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
@@ -87,6 +115,7 @@ impl Counters {
             messages_in: read(&self.messages_in),
             messages_out: read(&self.messages_out),
             retained: read(&self.retained),
+            drops: std::array::from_fn(|index| read(&self.drops[index])),
             refusals: std::array::from_fn(|index| read(&self.refusals[index])),
         }
     }
@@ -107,6 +136,7 @@ pub struct Stats {
     pub messages_out: u64,
     /// Retained messages kept now.
     pub retained: u64,
+    drops: [u64; DROPS.len()],
     refusals: [u64; REFUSALS.len()],
 }
 
@@ -114,6 +144,36 @@ impl Stats {
     /// How often `refusal` happened since the start.
     pub fn refused(&self, refusal: Refusal) -> u64 {
         self.refusals[refusal as usize]
+    }
+
+    /// How many messages did not reach a client because of `why`, since the start.
+    pub fn dropped(&self, why: Dropped) -> u64 {
+        self.drops[why as usize]
+    }
+
+    /// The text for Prometheus.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, u64)]| {
+            let name = format!("cardshop_broker_{name}");
+            text.push_str(&format!("# HELP {name} {help}.\n# TYPE {name} {kind}\n"));
+            for (label, value) in values {
+                text.push_str(&format!("{name}{label} {value}\n"));
+            }
+        };
+        let plain = |value| vec![(String::new(), value)];
+        let by_reason = |name: &str, value| (format!("{{reason=\"{name}\"}}"), value);
+        metric("connections", "gauge", "Open connections", &plain(self.open));
+        metric("retained_messages", "gauge", "Retained messages kept", &plain(self.retained));
+        metric("connections_accepted_total", "counter", "Connections accepted", &plain(self.accepted));
+        metric("logins_total", "counter", "Logins", &plain(self.logged_in));
+        metric("messages_received_total", "counter", "Messages taken from clients", &plain(self.messages_in));
+        metric("messages_sent_total", "counter", "Messages handed to clients", &plain(self.messages_out));
+        let drops: Vec<_> = DROPS.iter().map(|(why, name)| by_reason(name, self.dropped(*why))).collect();
+        metric("messages_dropped_total", "counter", "Messages that did not reach a client", &drops);
+        let refusals: Vec<_> = self.refusals().map(|(name, count)| by_reason(name, count)).collect();
+        metric("refusals_total", "counter", "What was refused, and sessions that were ended", &refusals);
+        text
     }
 
     /// Every refusal's name, as in metrics, with its count.
@@ -136,5 +196,23 @@ mod tests {
         counters.refuse(Refusal::Subscribe);
         let counted: Vec<_> = counters.snapshot().refusals().filter(|(_, count)| *count > 0).collect();
         assert_eq!(counted, [("subscribe", 2)]);
+    }
+
+    #[test]
+    fn the_metrics_name_every_reason() {
+        let counters = Counters::default();
+        counters.refuse(Refusal::BadLogin);
+        counters.dropped(Dropped::SessionEnded, 7);
+        let text = counters.snapshot().render();
+        assert!(text.contains("\ncardshop_broker_refusals_total{reason=\"bad_login\"} 1\n"), "{text}");
+        assert!(
+            text.contains("\ncardshop_broker_messages_dropped_total{reason=\"session_ended\"} 7\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("# TYPE cardshop_broker_connections gauge\ncardshop_broker_connections 0\n"),
+            "{text}"
+        );
+        assert_eq!(text.matches("cardshop_broker_refusals_total{").count(), REFUSALS.len());
     }
 }

@@ -3,11 +3,13 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use cardshop_broker::{Limits, Refusal};
 use cardshop_protocol::token::Role;
-use common::{A, B, Hello, Shop, got, limits, own, packet, soon, text};
+use common::{A, B, Hello, Random, Shop, got, limits, own, packet, soon, text};
 use tempfile::tempdir;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A client that is there before the mischief and has to be fine after it.
 async fn unaffected(shop: &Shop, witness: &mut common::Raw) {
@@ -41,26 +43,42 @@ async fn client_ids_with_topic_characters_are_ordinary_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hundreds_of_connects_with_a_reset_leave_nothing_behind() {
+async fn twenty_thousand_connects_with_a_reset_leave_nothing_behind() {
+    const COUNT: usize = 20_000;
+    /// Clients that do it side by side.
+    const ABREAST: usize = 8;
     let data = tempdir().unwrap();
-    let shop = Shop::open(data.path()).await;
+    let shop = Arc::new(Shop::open(data.path()).await);
     let mut witness = witness(&shop).await;
-    for n in 0..600_u32 {
-        let name = format!("{:016x}", n % 7);
-        let token = shop.token(&name, Role::Appliance);
-        let hello = Hello::new(&name, &token).packet();
-        let mut raw = shop.raw().await;
-        // Some are cut in the middle of CONNECT, some right after it, some have asked for more.
-        let cut = if n % 3 == 0 { hello.len() / 2 } else { hello.len() };
-        raw.send(&hello[..cut]).await;
-        if n % 3 == 2 {
-            raw.send(&packet(0x82, &[&[0, 1][..], &text("cardshop/1/server/#"), &[1]].concat())).await;
-        }
-        raw.reset();
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..ABREAST {
+        let shop = shop.clone();
+        tasks.spawn(async move {
+            let names: Vec<String> = (0..7).map(|n| format!("{:016x}", task * 7 + n)).collect();
+            let tokens: Vec<String> = names.iter().map(|name| shop.token(name, Role::Appliance)).collect();
+            for n in 0..COUNT / ABREAST {
+                let mut bytes = Hello::new(&names[n % 7], &tokens[n % 7]).packet();
+                // Some are cut in the middle of CONNECT, some right after it, some have asked for more.
+                match n % 3 {
+                    0 => bytes.truncate(bytes.len() / 2),
+                    1 => {}
+                    _ => bytes
+                        .extend(packet(0x82, &[&[0, 1][..], &text("cardshop/1/server/#"), &[1]].concat())),
+                }
+                let mut raw = shop.raw().await;
+                raw.send(&bytes).await;
+                raw.reset();
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
     }
     shop.until("all being gone", |stats| stats.open == 1).await;
+    // A connection that is reset before it was accepted never gets here.
+    assert!(shop.broker.stats().accepted > 1_000);
     unaffected(&shop, &mut witness).await;
-    shop.broker.shutdown().await;
+    Arc::into_inner(shop).unwrap().broker.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +131,15 @@ async fn a_take_over_ends_the_first_session_without_its_will() {
     first.is_closed().await;
     second.put(&status, "online", true).await;
     assert_eq!(staff.got().await, got(&status, "online", 1, false), "no will in between");
+    // Both were alive: a copied stick. Whoever watches the appliance hears it, now and later.
+    for mut watcher in
+        [shop.client("scheduler", Role::Scheduler).await, shop.client5("max", Role::Manager).await]
+    {
+        watcher.subscribe(&[("cardshop/1/appliance/+/alert/+", 1)]).await;
+        let alert = watcher.got().await;
+        assert!(alert.retain && alert.topic == own(A, "alert/taken_over"), "{alert:?}");
+        assert!(alert.payload.contains("two machines") && alert.payload.contains("127.0.0.1"), "{alert:?}");
+    }
     assert_eq!(shop.broker.stats().refused(Refusal::TakenOver), 1);
     shop.broker.shutdown().await;
 }
@@ -169,6 +196,9 @@ async fn forged_publishes_reach_nobody() {
         // 3.1.1 cannot be told: it is acknowledged and goes nowhere.
         appliance.put(topic, "forged", true).await;
     }
+    let alert = staff.got().await;
+    assert_eq!(alert.topic, own(A, "alert/refused"), "once, however often it tries");
+    assert!(alert.payload.contains(&own(B, "status")), "{alert:?}");
     appliance.publish(&own(A, "event"), "", 0, false).await;
     for topic in &forged {
         for qos in [0, 1] {
@@ -182,6 +212,7 @@ async fn forged_publishes_reach_nobody() {
             appliance.is_closed().await;
         }
     }
+    assert_eq!(staff.got().await.topic, own(B, "alert/refused"));
     let mut person = shop.client("max", Role::Manager).await;
     person.put("cardshop/1/order/demo/01jd0000000000000000000000", "forged", true).await;
     let mut scheduler = shop.client("scheduler", Role::Scheduler).await;
@@ -189,7 +220,7 @@ async fn forged_publishes_reach_nobody() {
     appliance.put(&own(A, "event"), "real", false).await;
     assert_eq!(staff.got().await, got(&own(A, "event"), "real", 1, false), "nothing forged came before it");
     let stats = shop.broker.stats();
-    assert_eq!((stats.refused(Refusal::Publish), stats.retained), (forged.len() as u64 * 3 + 3, 0));
+    assert_eq!((stats.refused(Refusal::Publish), stats.retained), (forged.len() as u64 * 3 + 3, 2));
     shop.broker.shutdown().await;
 }
 
@@ -321,50 +352,70 @@ async fn oversized_and_malformed_packets_end_their_own_session_only() {
     shop.broker.shutdown().await;
 }
 
-/// Numbers from a fixed seed (xorshift64*).
-struct Random(u64);
+/// Packets that a client may send, each with the right of appliance A.
+fn legal(random: &mut Random, version: u8, id: u16) -> Vec<u8> {
+    let none = if version == 5 { &[0][..] } else { &[] };
+    let id = id.to_be_bytes();
+    let publish =
+        |head: u8, id: &[u8]| packet(head, &[&text(&own(A, "event"))[..], id, none, b"{}"].concat());
+    match random.next(8) {
+        0 => packet(0x82, &[&id[..], none, &text(&own(A, "cmd")), &[1]].concat()),
+        1 => packet(0x82, &[&id[..], none, &text("cardshop/1/server/#"), &[0]].concat()),
+        2 => packet(0xa2, &[&id[..], none, &text(&own(A, "cmd"))].concat()),
+        3 => publish(0x30, &[]),
+        4 => publish(0x32, &id),
+        5 => publish(0x34, &id),
+        6 => packet(0x62, &id),
+        _ => vec![0xc0, 0],
+    }
+}
 
-impl Random {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % below
+/// Flips a bit, cuts the end off or puts a byte in, somewhere.
+fn damage(random: &mut Random, bytes: &mut Vec<u8>) {
+    let at = random.next(bytes.len());
+    match random.next(3) {
+        0 => bytes[at] ^= 1 << random.next(8),
+        1 => bytes.truncate(at),
+        _ => bytes.insert(at, random.next(256) as u8),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_thousand_damaged_conversations_harm_nobody() {
+async fn two_hundred_thousand_packets_with_random_damage_harm_nobody() {
+    const PACKETS: usize = 200_000;
+    /// Packets of one conversation; one in so many is damaged.
+    const LONGEST: usize = 40;
     let data = tempdir().unwrap();
     let shop = Shop::open(data.path()).await;
     let mut witness = witness(&shop).await;
     let token = shop.token(A, Role::Appliance);
     let mut random = Random(7);
-    for round in 0..2_000 {
-        let hello = Hello { version: 4 + (round % 2) as u8, ..Hello::new(A, &token) };
-        let mut bytes = hello.packet();
-        let login = bytes.len();
-        bytes.extend(packet(0x82, &[&[0, 1][..], &text(&own(A, "cmd")), &[1]].concat()));
-        bytes.extend(packet(0x33, &[&text(&own(A, "event"))[..], &[0, 2], b"{}"].concat()));
-        bytes.extend([0xc0, 0]);
-        // Half of them get past the login.
-        let from = if random.next(2) == 0 { 0 } else { login };
-        for _ in 0..=random.next(4) {
-            let at = from + random.next(bytes.len() - from);
-            match random.next(3) {
-                0 => bytes[at] ^= 1 << random.next(8),
-                1 => bytes.truncate(at.max(1)),
-                _ => bytes.insert(at, random.next(256) as u8),
-            }
-            if bytes.len() <= from {
-                break;
-            }
+    let (mut sent, mut round) = (0, 0);
+    while sent < PACKETS {
+        round += 1;
+        let version = 4 + (round % 2) as u8;
+        let mut bytes = Hello { version, ..Hello::new(A, &token) }.packet();
+        if round % 10 == 0 {
+            damage(&mut random, &mut bytes);
         }
+        for n in 0..LONGEST {
+            let mut packet = legal(&mut random, version, n as u16 + 1);
+            if random.next(LONGEST) == 0 {
+                damage(&mut random, &mut packet);
+            }
+            bytes.extend(packet);
+        }
+        sent += 1 + LONGEST;
         let mut raw = shop.raw().await;
         raw.stream.write_all(&bytes).await.ok();
-        raw.reset();
+        // It reads all, and then there is nothing more to wait for.
+        raw.stream.shutdown().await.ok();
+        let mut rest = Vec::new();
+        soon("its end", raw.stream.read_to_end(&mut rest)).await.ok();
     }
     shop.until("all being gone", |stats| stats.open == 1).await;
+    let stats = shop.broker.stats();
+    assert!(stats.messages_in > 10_000 && stats.refused(Refusal::Malformed) > 500, "{stats:?}");
     unaffected(&shop, &mut witness).await;
     shop.broker.shutdown().await;
 }

@@ -162,8 +162,8 @@ async fn clients_that_say_nothing_are_closed_and_hold_nobody_up() {
 async fn a_plain_port_for_others_is_refused_with_the_way_out() {
     let data = tempdir().unwrap();
     for address in ["0.0.0.0:0", "192.0.2.1:1883", "[::]:0"] {
-        let config =
-            Config { listen: address.parse().unwrap(), data: data.path().into(), limits: Limits::default() };
+        let listen = address.parse().unwrap();
+        let config = Config { listen, ..common::config(data.path(), Limits::default()) };
         let Err(error) = start(config, SharedKeys::default()).await else { panic!("{address} is refused") };
         assert!(matches!(error, Error::PlainBeyondLoopback { .. }), "{error}");
         assert!(error.to_string().contains("listen on 127.0.0.1"), "{error}");
@@ -175,7 +175,7 @@ async fn a_second_broker_on_the_same_data_or_port_is_refused() {
     let data = tempdir().unwrap();
     let shop = Shop::open(data.path()).await;
     let config =
-        |data: &std::path::Path, listen| Config { listen, data: data.into(), limits: Limits::default() };
+        |data: &std::path::Path, listen| Config { listen, ..common::config(data, Limits::default()) };
     let same_data = config(data.path(), "127.0.0.1:0".parse().unwrap());
     let Err(error) = start(same_data, SharedKeys::default()).await else { panic!("same data") };
     assert!(matches!(error, Error::Store(_)), "{error}");

@@ -114,9 +114,7 @@ async fn rumqttc_with_mqtt_5_gets_properties_and_subscription_ids_back() {
 
 /// One of mosquitto's clients, or nothing where they are not installed.
 fn mosquitto(shop: &Shop, program: &str, name: &str, password: &str, arguments: &[&str]) -> Option<Child> {
-    let installed = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-        .any(|directory| directory.join(program).is_file());
-    if !installed {
+    if !common::is_installed(program) {
         println!("SKIPPED: mosquitto-clients is not installed");
         return None;
     }

@@ -31,8 +31,12 @@ pub struct Config {
     pub data: PathBuf,
     /// Where people and appliances reach it, no slash at the end.
     pub public_url: String,
-    /// Where appliances and its own client reach the broker: `mqtt://host:port`.
+    /// Where it reaches the broker: `mqtt://host:port`, or `mqtts://host:port`.
     pub mqtt_url: String,
+    /// PEM: CAs that the broker's certificate is to be of; those of the system when `None`.
+    pub mqtt_ca: Option<PathBuf>,
+    /// Where appliances reach the broker; the same when `None`.
+    pub appliance_mqtt_url: Option<String>,
     /// Base addresses of warehouses; the first is the default.
     pub warehouses: Vec<String>,
     /// Password of `admin` at the first start; random and told once when `None`.

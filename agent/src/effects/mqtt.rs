@@ -9,6 +9,7 @@
 //!        └── pause 1…30 s ─┴── line broken: Disconnected ◄───┴── end: "stopped", DISCONNECT
 //! ```
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
@@ -26,10 +27,11 @@ use rumqttc::{
 };
 use serde::Serialize;
 
-use super::address::check_mqtt;
+use super::address::{AddressError, check_mqtt};
 use super::clock::Clock;
 use super::http::jitter;
 use super::session::{Session, Token};
+use crate::config::read_bounded;
 use crate::core::Event;
 use crate::core::backoff::Backoff;
 
@@ -70,6 +72,8 @@ pub(crate) struct LinkConfig {
     pub(crate) info: Info,
     pub(crate) session: Session,
     pub(crate) clock: Clock,
+    /// PEM: whose certificate the broker is to show; the system's CAs when it is `None`.
+    pub(crate) ca: Option<PathBuf>,
     pub(crate) events: SyncSender<Event>,
 }
 
@@ -126,6 +130,20 @@ impl Link {
     }
 }
 
+/// Why a connection is not even tried.
+#[derive(Debug, thiserror::Error)]
+enum ConnectError {
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    #[error("cannot read {}: {source}", path.display())]
+    Ca { path: PathBuf, source: std::io::Error },
+}
+
+fn read_ca(path: &Path) -> Result<Vec<u8>, ConnectError> {
+    let wrong = |source| ConnectError::Ca { path: path.to_owned(), source };
+    read_bounded(path).map(String::into_bytes).map_err(wrong)
+}
+
 struct Line {
     link: Link,
     config: LinkConfig,
@@ -143,7 +161,7 @@ impl Line {
             let connected = Instant::now();
             match self.connect(&token, &broker) {
                 Ok((client, eventloop)) => self.drive(client, eventloop, &token).await,
-                Err(error) => tracing::error!(%error, "the broker's address cannot be used"),
+                Err(error) => tracing::error!(%error, "the broker cannot be reached"),
             }
             *self.link.shared.client.lock().expect("no holder panics") = None;
             if self.config.events.send(Event::Disconnected).is_err() {
@@ -167,11 +185,7 @@ impl Line {
         }
     }
 
-    fn connect(
-        &mut self,
-        token: &Token,
-        broker: &str,
-    ) -> Result<(AsyncClient, EventLoop), super::address::AddressError> {
+    fn connect(&mut self, token: &Token, broker: &str) -> Result<(AsyncClient, EventLoop), ConnectError> {
         let address = check_mqtt(broker)?;
         self.connections += 1;
         let id = self.config.appliance.to_string();
@@ -182,7 +196,12 @@ impl Line {
         options.set_clean_session(true);
         options.set_max_packet_size(MAX_PACKET_SIZE, MAX_PACKET_SIZE);
         if address.tls {
-            options.set_transport(Transport::tls_with_default_config());
+            // Read anew for each connection: it may have been replaced.
+            let ca = self.config.ca.as_deref().map(read_ca).transpose()?;
+            options.set_transport(match ca {
+                Some(pem) => Transport::tls(pem, None, None),
+                None => Transport::tls_with_default_config(),
+            });
         }
         let topic = Topic::Appliance(self.config.appliance, ApplianceTopic::Status).to_string();
         let will = serde_json::to_vec(&self.status(Presence::Offline)).expect("plain data has a JSON form");

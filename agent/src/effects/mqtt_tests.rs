@@ -159,6 +159,7 @@ fn line(broker: &Broker) -> Running {
         info,
         session: session.clone(),
         clock: Clock::default(),
+        ca: None,
         events,
     };
     let (link, thread) = start(config).unwrap();

@@ -50,6 +50,7 @@ fn bench(folder: &tempfile::TempDir) -> Config {
     Config {
         data: folder.path().join("data"),
         join: folder.path().join("JOIN.TXT"),
+        mqtt_ca: None,
         slots: vec![],
         simulate: Some(SimulateConfig {
             slots: 1,

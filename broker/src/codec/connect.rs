@@ -1,7 +1,7 @@
 //! The first packet of a connection. **Source:** MQTT 3.1.1 and 5.0, §3.1.
 
 use super::decode::{Frame, publish_properties};
-use super::reader::Reader;
+use super::reader::{Once, Reader};
 use super::{Version, WireError, kind, property};
 
 /// What a client says of itself.
@@ -110,8 +110,11 @@ fn rest(version: Version, mut body: Reader<'_>) -> Result<Connect, WireError> {
 }
 
 fn properties(mut section: Reader<'_>, connect: &mut Connect) -> Result<(), WireError> {
+    let mut once = Once::default();
     while !section.is_empty() {
-        match section.u8()? {
+        let property = section.u8()?;
+        once.first(property)?;
+        match property {
             property::RECEIVE_MAXIMUM => match section.u16()? {
                 0 => return Err(WireError::Protocol("receive maximum 0")),
                 maximum => connect.receive_maximum = Some(maximum),

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::reader::Reader;
+use super::reader::{Once, Reader};
 use super::{Version, WireError, kind, property, reason};
 
 /// One packet without its fixed header.
@@ -12,6 +12,13 @@ pub(crate) struct Frame {
     pub(crate) head: u8,
     /// Variable header and payload.
     pub(crate) body: Bytes,
+}
+
+impl Frame {
+    /// True for a client's goodbye.
+    pub(crate) fn is_disconnect(&self) -> bool {
+        self.head >> 4 == kind::DISCONNECT
+    }
 }
 
 /// Takes the next whole packet off `buffer`; `None` while it has not arrived.
@@ -144,9 +151,12 @@ pub(super) fn publish_properties(
 ) -> Result<(Vec<u8>, Option<u32>), WireError> {
     let mut kept = Vec::new();
     let mut expiry_s = None;
+    let mut once = Once::default();
     while !section.is_empty() {
         let before = section.0;
-        match section.u8()? {
+        let property = section.u8()?;
+        once.first(property)?;
+        match property {
             property::MESSAGE_EXPIRY => {
                 expiry_s = Some(section.u32()?);
                 continue;
@@ -157,10 +167,17 @@ pub(super) fn publish_properties(
                 continue;
             }
             property::PAYLOAD_FORMAT => {
-                section.u8()?;
+                if section.u8()? > 1 {
+                    return Err(WireError::Protocol("a payload format other than 0 and 1"));
+                }
             }
-            property::CONTENT_TYPE | property::RESPONSE_TOPIC => {
+            property::CONTENT_TYPE => {
                 section.text()?;
+            }
+            property::RESPONSE_TOPIC => {
+                if section.text()?.contains(['+', '#']) {
+                    return Err(WireError::Protocol("a response topic with a wildcard"));
+                }
             }
             property::CORRELATION_DATA => {
                 section.bytes()?;
@@ -183,8 +200,11 @@ fn subscribe(version: Version, mut body: Reader<'_>) -> Result<SubscribeIn<'_>, 
     let mut subscription_id = None;
     if version == Version::V5 {
         let mut section = body.properties()?;
+        let mut once = Once::default();
         while !section.is_empty() {
-            match section.u8()? {
+            let property = section.u8()?;
+            once.first(property)?;
+            match property {
                 property::SUBSCRIPTION_ID => match section.varint()? {
                     0 => return Err(WireError::Protocol("subscription id 0")),
                     id => subscription_id = Some(id),

@@ -38,6 +38,8 @@ pub(crate) enum WireError {
     TooLarge(usize),
     #[error("topic aliases were not offered")]
     TopicAlias,
+    #[error("a publish to what is no topic")]
+    NotATopic,
 }
 
 impl WireError {
@@ -48,6 +50,7 @@ impl WireError {
             Self::Protocol(_) => reason::PROTOCOL_ERROR,
             Self::TooLarge(_) => reason::PACKET_TOO_LARGE,
             Self::TopicAlias => reason::TOPIC_ALIAS_INVALID,
+            Self::NotATopic => reason::TOPIC_NAME_INVALID,
         }
     }
 }

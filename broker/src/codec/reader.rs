@@ -1,7 +1,7 @@
 //! Takes MQTT's integers, strings and properties off a slice. Nothing here allocates, and nothing reads past
 //! the end: every shortage is [`WireError::Malformed`].
 
-use super::WireError;
+use super::{WireError, property};
 
 /// The rest of a packet.
 pub(super) struct Reader<'a>(pub(super) &'a [u8]);
@@ -47,8 +47,13 @@ impl<'a> Reader<'a> {
         self.take(usize::from(size))
     }
 
+    /// A string (§1.5.4): UTF-8 without U+0000.
     pub(super) fn text(&mut self) -> Result<&'a str, WireError> {
-        std::str::from_utf8(self.bytes()?).map_err(|_| WireError::Malformed("a string that is not UTF-8"))
+        match std::str::from_utf8(self.bytes()?) {
+            Ok(text) if text.contains('\0') => Err(WireError::Malformed("a string with U+0000")),
+            Ok(text) => Ok(text),
+            Err(_) => Err(WireError::Malformed("a string that is not UTF-8")),
+        }
     }
 
     /// A packet id, which is never 0 (§2.2.1).
@@ -63,5 +68,20 @@ impl<'a> Reader<'a> {
     pub(super) fn properties(&mut self) -> Result<Reader<'a>, WireError> {
         let size = self.varint()?;
         Ok(Reader(self.take(size as usize)?))
+    }
+}
+
+/// Which properties of one section have been seen: all but user properties come once (5.0 §2.2.2.2 and below).
+#[derive(Default)]
+pub(super) struct Once(u64);
+
+impl Once {
+    pub(super) fn first(&mut self, property: u8) -> Result<(), WireError> {
+        let bit = 1_u64.checked_shl(property.into()).unwrap_or(0);
+        if property != property::USER_PROPERTY && self.0 & bit != 0 {
+            return Err(WireError::Protocol("a property twice"));
+        }
+        self.0 |= bit;
+        Ok(())
     }
 }

@@ -81,6 +81,10 @@ fn what_no_client_may_send_is_an_error_and_not_a_panic() {
         (Version::V5, b"\x82\x07\0\x01\0\0\x01a\x30"),       // retain handling 3
         (Version::V5, b"\x30\x07\0\x01t\x03\x23\0\x01"),     // a topic alias
         (Version::V5, b"\x30\x06\0\x01t\x02\x0b\x01"),       // a subscription id
+        (Version::V5, b"\x30\x0c\0\x01t\x08\x03\0\x01a\x03\0\x01a"), // a content type twice
+        (Version::V5, b"\x30\x06\0\x01t\x02\x01\x02"),       // payload format 2
+        (Version::V5, b"\x30\x08\0\x01t\x04\x08\0\x01#"),    // a response topic with a wildcard
+        (Version::V4, b"\x30\x05\0\x03a\0b"),                // U+0000
         (Version::V5, b"\x20\x03\0\0\0"),                    // CONNACK
         (Version::V5, b"\xb0\x04\0\x01\0\0"),                // UNSUBACK
         (Version::V5, b"\xf0\x02\x18\0"),                    // AUTH

@@ -14,7 +14,7 @@ use cardshop_broker::{Config, Limits, Running, start};
 use cardshop_protocol::keys::{KeyList, KeyUse, PublicKey, RevokedSubject};
 use cardshop_protocol::token::{Claims, ISSUER, Role, SharedKeys, TokenSigner};
 use ed25519_dalek::SigningKey;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub const A: &str = "aaaaaaaaaaaaaaaa";
@@ -40,15 +40,24 @@ pub fn limits() -> Limits {
     Limits { connects_per_second: 1_000_000, ..Limits::default() }
 }
 
+/// A broker on a free port, without TLS.
+pub fn config(data: &Path, limits: Limits) -> Config {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    Config { listen, plain_anywhere: false, tls: None, data: data.to_owned(), limits }
+}
+
 impl Shop {
     pub async fn open(data: &Path) -> Self {
         Self::with_limits(data, limits()).await
     }
 
     pub async fn with_limits(data: &Path, limits: Limits) -> Self {
+        Self::start(config(data, limits)).await
+    }
+
+    pub async fn start(config: Config) -> Self {
         let key = SigningKey::from_bytes(&[7; 32]);
         let keys = SharedKeys::default();
-        let config = Config { listen: "127.0.0.1:0".parse().unwrap(), data: data.to_owned(), limits };
         let broker = start(config, keys.clone()).await.unwrap();
         let shop = Self { broker, keys, signer: TokenSigner::new(&key), key };
         shop.revoke(Vec::new());
@@ -86,10 +95,7 @@ impl Shop {
 
     pub async fn login(&self, hello: &Hello<'_>) -> Raw {
         let mut raw = self.raw().await;
-        raw.version = hello.version;
-        raw.send(&hello.packet()).await;
-        let welcome = raw.packet().await;
-        assert_eq!((welcome[0], welcome[3]), (0x20, 0), "{} is let in", hello.client_id);
+        raw.hello(hello).await;
         raw
     }
 
@@ -102,6 +108,12 @@ impl Shop {
         })
         .await;
     }
+}
+
+/// Whether a program is on the path.
+pub fn is_installed(program: &str) -> bool {
+    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
+        .any(|directory| directory.join(program).is_file())
 }
 
 pub fn now_s() -> u64 {
@@ -204,14 +216,14 @@ pub fn got(topic: &str, payload: &str, qos: u8, retain: bool) -> Got {
 }
 
 /// A connection that sends and receives packets as they are.
-pub struct Raw {
-    pub stream: TcpStream,
+pub struct Raw<S = TcpStream> {
+    pub stream: S,
     pub version: u8,
     last_id: u16,
 }
 
-impl Raw {
-    pub fn new(stream: TcpStream) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
+    pub fn new(stream: S) -> Self {
         Self { stream, version: 4, last_id: 0 }
     }
 
@@ -325,6 +337,16 @@ impl Raw {
         self.is_closed().await;
     }
 
+    /// Logs in and is welcome.
+    pub async fn hello(&mut self, hello: &Hello<'_>) {
+        self.version = hello.version;
+        self.send(&hello.packet()).await;
+        let welcome = self.packet().await;
+        assert_eq!((welcome[0], welcome[3]), (0x20, 0), "{} is let in", hello.client_id);
+    }
+}
+
+impl Raw {
     /// Breaks the connection by a reset, as a machine does that lost its power and came back.
     pub fn reset(self) {
         let socket = self.stream.into_std().unwrap();
@@ -332,6 +354,22 @@ impl Raw {
         let socket = tokio::net::TcpStream::from_std(socket).unwrap();
         socket.set_zero_linger().unwrap();
         drop(socket);
+    }
+}
+
+/// Numbers from a fixed seed (xorshift64*).
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self, below: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % below
+    }
+
+    pub fn one_of<'a, T: ?Sized>(&mut self, all: &[&'a T]) -> &'a T {
+        all[self.next(all.len())]
     }
 }
 

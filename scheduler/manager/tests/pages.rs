@@ -28,6 +28,8 @@ impl Shop {
             data: folder.path().to_owned(),
             public_url: format!("http://{HOST}"),
             mqtt_url: "mqtt://127.0.0.1:1".into(),
+            mqtt_ca: None,
+            appliance_mqtt_url: None,
             warehouses: vec!["http://127.0.0.1:1".into()],
             admin_password: None,
         };

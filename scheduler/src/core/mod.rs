@@ -5,6 +5,7 @@ pub mod documents;
 pub mod explain;
 pub(crate) mod facts;
 pub(crate) mod fields;
+pub(crate) mod homeassistant;
 pub(crate) mod lease;
 pub mod order;
 pub(crate) mod picture;

@@ -129,6 +129,8 @@ mod tests {
             data: directory.path().into(),
             public_url: "http://127.0.0.1:1".into(),
             mqtt_url: "mqtt://127.0.0.1:1".into(),
+            mqtt_ca: None,
+            appliance_mqtt_url: None,
             warehouses: Vec::new(),
             admin_password: None,
         };

@@ -92,6 +92,9 @@ impl Scheduler {
             let mut picture = self.inner.picture.lock().expect("no holder panics");
             picture.see(id, sighting, retained, self.now())
         };
+        if slots.is_some() && news != News::None {
+            self.discover(appliance);
+        }
         self.tell(appliance, news);
         if let Some(slots) = slots.filter(|s| *s != appliance.slots) {
             let mut changed = appliance.clone();

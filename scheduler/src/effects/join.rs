@@ -263,12 +263,13 @@ impl Scheduler {
 
     fn join_answer(&self, appliance: &Appliance) -> JoinAnswer {
         let approved = appliance.state == Membership::Approved;
+        let config = &self.inner.config;
         JoinAnswer {
             appliance: appliance.id,
             state: appliance.state,
             code: appliance.code.clone(),
             server_key: encode_public(&self.inner.keys.site.verifying_key()),
-            mqtt: approved.then(|| self.inner.config.mqtt_url.clone()),
+            mqtt: approved.then(|| config.appliance_mqtt_url.as_ref().unwrap_or(&config.mqtt_url).clone()),
         }
     }
 

@@ -9,17 +9,22 @@
 //!                                             └ stop: say offline, DISCONNECT
 //! ```
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cardshop_protocol::message::{Presence, StatusMessage, TimeMessage, VERSION};
 use cardshop_protocol::topic::{PREFIX, Topic};
-use rumqttc::{AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS};
+use rumqttc::{
+    AsyncClient, Event, EventLoop, LastWill, MqttOptions, Outgoing, Packet, Publish, QoS, Transport,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use super::clock::random_bytes;
 use super::inbox::Incoming;
 use super::tokens::ACCESS_LIFE;
+use crate::core::homeassistant::{BIRTH_TOPIC, BORN};
 use crate::{Scheduler, SchedulerError};
 
 /// Client id and user name.
@@ -44,27 +49,51 @@ const SESSIONS_PER_START: u64 = 1_000_000;
 /// What is listened to: few wide filters, because the broker pays for each.
 const FILTERS: [&str; 7] = ["status", "info", "health", "reported", "slot/#", "event", "alert/+"];
 
-/// Host and port of the broker.
+/// Where the broker is.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct BrokerAddress {
     host: String,
     port: u16,
+    tls: bool,
 }
 
 impl BrokerAddress {
     pub(crate) fn parse(url: &str) -> Result<Self, SchedulerError> {
-        let wrong =
-            || SchedulerError::Config(format!("{url} is not an address such as mqtt://127.0.0.1:1883"));
-        let rest = url.strip_prefix("mqtt://").ok_or_else(wrong)?.trim_end_matches('/');
+        let wrong = || {
+            SchedulerError::Config(format!(
+                "{url} is not an address such as mqtt://127.0.0.1:1883 or mqtts://broker.example"
+            ))
+        };
+        let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+        let (tls, default_port) = match scheme {
+            "mqtt" => (false, 1883),
+            "mqtts" => (true, 8883),
+            _ => return Err(wrong()),
+        };
+        let rest = rest.trim_end_matches('/');
         let (host, port) = match rest.rsplit_once(':') {
             Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
-            _ => (rest, 1883),
+            _ => (rest, default_port),
         };
         let host = host.trim_matches(['[', ']']);
-        if host.is_empty() || host.contains('/') {
+        if host.is_empty() || host.contains(['/', '@']) {
             return Err(wrong());
         }
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self { host: host.to_owned(), port, tls })
+    }
+
+    /// How to connect; `ca` names whom to trust, the system's CAs when it is `None`.
+    pub(crate) fn transport(&self, ca: Option<&Path>) -> Result<Transport, SchedulerError> {
+        match ca {
+            _ if !self.tls => Ok(Transport::tcp()),
+            None => Ok(Transport::tls_with_default_config()),
+            Some(path) => {
+                let unreadable = |e| {
+                    SchedulerError::Config(format!("cannot read the broker's CA {}: {e}", path.display()))
+                };
+                Ok(Transport::tls(std::fs::read(path).map_err(unreadable)?, None, None))
+            }
+        }
     }
 }
 
@@ -103,7 +132,10 @@ struct Link {
 
 /// Keeps the link until `stop`.
 pub(crate) async fn run(scheduler: Scheduler, inboxes: Inboxes, mut stop: watch::Receiver<bool>) {
-    let address = match BrokerAddress::parse(&scheduler.inner.config.mqtt_url) {
+    let config = &scheduler.inner.config;
+    let address = BrokerAddress::parse(&config.mqtt_url)
+        .and_then(|address| Ok((address.transport(config.mqtt_ca.as_deref())?, address)));
+    let (transport, address) = match address {
         Ok(address) => address,
         Err(error) => {
             tracing::error!(%error, "there is no link to the broker");
@@ -111,6 +143,7 @@ pub(crate) async fn run(scheduler: Scheduler, inboxes: Inboxes, mut stop: watch:
         }
     };
     let mut options = MqttOptions::new(NAME, address.host, address.port);
+    options.set_transport(transport);
     options.set_keep_alive(KEEP_ALIVE).set_max_packet_size(MAX_PACKET, MAX_PACKET).set_clean_session(true);
     let (client, events) = AsyncClient::new(options, QUEUE_LENGTH);
     let publisher = tokio::spawn(publish_retained(scheduler.clone(), client.clone()));
@@ -167,12 +200,18 @@ impl Link {
     ) -> Option<Duration> {
         match event {
             Ok(Event::Incoming(Packet::ConnAck(_))) => self.connected(),
+            Ok(Event::Incoming(Packet::Publish(publish))) if publish.topic == BIRTH_TOPIC => {
+                if publish.payload[..] == *BORN {
+                    self.scheduler.home_assistant_is_born();
+                }
+            }
             Ok(Event::Incoming(Packet::Publish(publish))) => inboxes.give(&self.scheduler, publish).await,
             Ok(_) => {}
             Err(error) => {
                 self.scheduler.inner.metrics.broker_connected.store(false, Ordering::Relaxed);
-                tracing::warn!(%error, wait_ms = self.back_off.as_millis(), "no connection to the broker");
-                let pause = self.back_off;
+                tracing::warn!(%error, "no connection to the broker");
+                // Several schedulers and a thousand agents come back after the same failure.
+                let pause = self.back_off.mul_f64(0.5 + f64::from(random_bytes::<1>()[0]) / 510.0);
                 self.back_off = (self.back_off * 2).min(BACK_OFF.1);
                 return Some(pause);
             }
@@ -183,8 +222,9 @@ impl Link {
     fn connected(&mut self) {
         tracing::info!(session = self.session, "connected to the broker");
         self.back_off = BACK_OFF.0;
-        let filters = FILTERS
-            .map(|f| rumqttc::SubscribeFilter::new(format!("{PREFIX}appliance/+/{f}"), QoS::AtLeastOnce));
+        let own = FILTERS.map(|f| format!("{PREFIX}appliance/+/{f}")).into_iter();
+        let filters = own.chain([BIRTH_TOPIC.to_owned()]);
+        let filters = filters.map(|f| rumqttc::SubscribeFilter::new(f, QoS::AtLeastOnce));
         if let Err(error) = self.client.try_subscribe_many(filters) {
             // Only when the queue is full: a new connection starts over.
             tracing::warn!(%error, "could not subscribe");
@@ -197,6 +237,7 @@ impl Link {
         let birth = StatusMessage { v: VERSION, status: Presence::Online, session: self.session };
         inner.retained.set(&Topic::ServerStatus, &birth);
         inner.retained.all_dirty();
+        self.scheduler.discover_all();
     }
 
     fn renew(&mut self) {
@@ -247,9 +288,9 @@ async fn publish_retained(scheduler: Scheduler, client: AsyncClient) {
             _ = time.tick() => tell_time(&scheduler, &client),
         }
         while scheduler.inner.metrics.broker_connected.load(Ordering::Relaxed) {
-            let Some((topic, payload)) = scheduler.inner.retained.take() else { break };
+            let Some(due) = scheduler.inner.retained.take() else { break };
             // An error means that the client is gone; a lost connection makes everything dirty again.
-            if client.publish(topic, QoS::AtLeastOnce, true, payload).await.is_err() {
+            if client.publish(due.topic, QoS::AtLeastOnce, due.retain, due.payload).await.is_err() {
                 return;
             }
         }
@@ -273,11 +314,12 @@ mod tests {
 
     #[test]
     fn broker_addresses_are_read_or_refused() {
-        let good = |url: &str| BrokerAddress::parse(url).map(|a| (a.host, a.port)).unwrap();
-        assert_eq!(good("mqtt://127.0.0.1:1884"), ("127.0.0.1".into(), 1884));
-        assert_eq!(good("mqtt://broker.example/"), ("broker.example".into(), 1883));
-        assert_eq!(good("mqtt://[::1]:1900"), ("::1".into(), 1900));
-        for bad in ["", "http://x", "mqtt://", "mqtt://x:notaport", "mqtt://x/y:1"] {
+        let good = |url: &str| BrokerAddress::parse(url).map(|a| (a.host, a.port, a.tls)).unwrap();
+        assert_eq!(good("mqtt://127.0.0.1:1884"), ("127.0.0.1".into(), 1884, false));
+        assert_eq!(good("mqtt://broker.example/"), ("broker.example".into(), 1883, false));
+        assert_eq!(good("mqtts://broker.example"), ("broker.example".into(), 8883, true));
+        assert_eq!(good("mqtt://[::1]:1900"), ("::1".into(), 1900, false));
+        for bad in ["", "http://x", "mqtt://", "mqtt://x:notaport", "mqtt://x/y:1", "mqtt://u:p@x:1"] {
             assert!(BrokerAddress::parse(bad).is_err(), "{bad}");
         }
     }

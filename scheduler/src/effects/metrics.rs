@@ -1,7 +1,10 @@
 //! A few counters for `/metrics`. **Source:** Prometheus text exposition format 0.0.4.
 
 use std::fmt::Write;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::Scheduler;
 
 /// Counts up.
 #[derive(Default)]
@@ -16,9 +19,13 @@ impl Counter {
     }
 }
 
+/// Text of another service in this program, in the same format.
+type Beside = Box<dyn Fn() -> String + Send + Sync>;
+
 /// What is counted.
 #[derive(Default)]
 pub(crate) struct Metrics {
+    beside: Mutex<Vec<Beside>>,
     pub(crate) requests: Counter,
     pub(crate) logins_failed: Counter,
     pub(crate) orders_created: Counter,
@@ -71,6 +78,17 @@ impl Metrics {
                 "# HELP cardshop_{name} {help}.\n# TYPE cardshop_{name} gauge\ncardshop_{name} {value}\n"
             );
         }
+        for beside in self.beside.lock().expect("no holder panics").iter() {
+            text.push_str(&beside());
+        }
         text
+    }
+}
+
+impl Scheduler {
+    /// Has `/metrics` also show what `text` gives: for a service that runs in the same program. It is asked for each
+    /// answer.
+    pub fn add_metrics(&self, text: impl Fn() -> String + Send + Sync + 'static) {
+        self.inner.metrics.beside.lock().expect("no holder panics").push(Box::new(text));
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod catalogue;
 pub(crate) mod claims;
 pub(crate) mod clock;
 pub(crate) mod events;
+pub(crate) mod homeassistant;
 pub(crate) mod idempotency;
 pub(crate) mod inbox;
 pub(crate) mod index;
@@ -31,6 +32,7 @@ pub(crate) mod tokens;
 pub(crate) mod warehouses;
 
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::Notify;
 
@@ -52,6 +54,8 @@ pub(crate) struct Inner {
     pub(crate) live: live::Live,
     pub(crate) retained: retained::Retained,
     pub(crate) metrics: metrics::Metrics,
+    /// Home Assistant was born and will be told of the slots in a moment.
+    pub(crate) discovery_due: AtomicBool,
     /// Leases may have to change.
     pub(crate) replan: Notify,
     /// A creation task may be waiting.

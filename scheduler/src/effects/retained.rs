@@ -1,4 +1,4 @@
-//! What the broker should keep for us: topic → payload. The link publishes what is dirty; on every new connection
+//! What the broker should keep for us: topic → payload; and single messages that wait to be passed on. The link publishes what is dirty; on every new connection
 //! everything is. Newer payloads replace older ones that were not sent yet, so it never grows past its topics.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +12,16 @@ struct Entry {
     payload: Vec<u8>,
     /// Not needed here any more once it is sent.
     last: bool,
+    /// The broker is to keep it.
+    retain: bool,
+}
+
+/// A message to be published.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub(crate) topic: String,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) retain: bool,
 }
 
 /// The retained picture.
@@ -43,6 +53,15 @@ impl Retained {
         self.put(topic, message, false, true);
     }
 
+    /// Has a message passed on once that the broker is not to keep. The newest of a topic replaces one that waits.
+    pub(crate) fn pass(&self, topic: String, message: &impl Serialize) {
+        let payload = serde_json::to_vec(message).expect("a message is plain JSON");
+        let mut picture = self.picture.lock().expect("no holder panics");
+        picture.entries.insert(topic.clone(), Entry { payload, last: true, retain: false });
+        picture.dirty.insert(topic);
+        self.changed.notify_one();
+    }
+
     fn put(&self, topic: &Topic, message: &impl Serialize, again: bool, last: bool) {
         let payload = serde_json::to_vec(message).expect("a message is plain JSON");
         if payload.len() > topic.max_payload_size() {
@@ -52,7 +71,7 @@ impl Retained {
         let mut picture = self.picture.lock().expect("no holder panics");
         let topic = topic.to_string();
         let known = picture.entries.get(&topic).is_some_and(|e| e.payload == payload);
-        picture.entries.insert(topic.clone(), Entry { payload, last });
+        picture.entries.insert(topic.clone(), Entry { payload, last, retain: true });
         if !known || again {
             picture.dirty.insert(topic);
             self.changed.notify_one();
@@ -67,15 +86,15 @@ impl Retained {
     }
 
     /// One that is dirty, and is not any more.
-    pub(crate) fn take(&self) -> Option<(String, Vec<u8>)> {
+    pub(crate) fn take(&self) -> Option<Due> {
         let mut picture = self.picture.lock().expect("no holder panics");
         let topic = picture.dirty.pop_first()?;
         let entry = picture.entries.get(&topic)?;
-        let (payload, last) = (entry.payload.clone(), entry.last);
-        if last {
+        let (payload, retain) = (entry.payload.clone(), entry.retain);
+        if entry.last {
             picture.entries.remove(&topic);
         }
-        Some((topic, payload))
+        Some(Due { topic, payload, retain })
     }
 
     /// Waits until something may be dirty.
@@ -107,8 +126,19 @@ mod tests {
         retained.all_dirty();
         assert!(retained.take().is_some());
         retained.set_last(&Topic::ServerStatus, &2);
-        assert_eq!(retained.take().unwrap().1, b"2");
+        assert_eq!(retained.take().unwrap().payload, b"2");
         retained.all_dirty();
         assert!(retained.take().is_none(), "the last word is forgotten once it is sent");
+    }
+
+    #[test]
+    fn a_message_that_is_passed_on_is_sent_once_and_not_kept() {
+        let retained = Retained::default();
+        retained.pass("a".into(), &1);
+        retained.pass("a".into(), &2);
+        let due = Due { topic: "a".into(), payload: b"2".to_vec(), retain: false };
+        assert_eq!(retained.take(), Some(due));
+        retained.all_dirty();
+        assert_eq!(retained.take(), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Opens a scheduler: store, secrets, and on the first start the first user, channel, media and warehouses.
 
 use std::os::unix::fs::DirBuilderExt;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use cardshop_protocol::token::Role;
@@ -50,7 +51,8 @@ impl Scheduler {
     /// `Config` for an address that cannot work, `Store` when the data directory is in use or damaged.
     pub async fn open(mut config: Config) -> Result<(Self, Option<FirstLogin>), SchedulerError> {
         check_randomness()?;
-        BrokerAddress::parse(&config.mqtt_url)?;
+        BrokerAddress::parse(&config.mqtt_url)?.transport(config.mqtt_ca.as_deref())?;
+        config.appliance_mqtt_url.as_deref().map(BrokerAddress::parse).transpose()?;
         config.public_url = config.public_url.trim_end_matches('/').to_owned();
         for url in &mut config.warehouses {
             *url = url.trim_end_matches('/').to_owned();
@@ -81,6 +83,7 @@ impl Scheduler {
             live: Live::new(started),
             retained: Retained::default(),
             metrics: Metrics::default(),
+            discovery_due: AtomicBool::new(false),
             replan: Notify::new(),
             work: Notify::new(),
             ids: Ids::default(),

@@ -159,3 +159,31 @@ async fn the_link_says_what_is_retained_and_says_it_again_after_a_break() {
         async { while broker.published("cardshop/1/server/status").await.0["status"] != "offline" {} };
     tokio::join!(goodbye, background.shutdown());
 }
+
+#[tokio::test]
+async fn home_assistant_is_told_of_each_slot_when_it_appears_and_after_every_birth() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let site = Site::with_broker(format!("mqtt://{}", listener.local_addr().unwrap())).await;
+    let id = site.appliance(1).await.id;
+    let background = site.scheduler.start_background();
+    let mut broker = Connection::accept(&listener).await;
+    broker.published("cardshop/1/server/status").await;
+    let slot = |slot: &str| json!({"slot": slot, "port_path": "1-1:0", "reader": "Reader"});
+    let info = json!({"v": 1, "agent_version": "1", "label": "bench one", "slots": [slot("s01"), slot("s02")],
+        "hardware": {"model": "", "arch": "", "memory_bytes": 0}});
+    broker.give(&format!("cardshop/1/appliance/{id}/info"), &info).await;
+    let topic = |slot: &str| format!("homeassistant/device/cardshop-{id}-{slot}/config");
+    for slot in ["s01", "s02"] {
+        let (device, retained) = broker.published(&topic(slot)).await;
+        assert!(!retained, "slots that are gone would stay as ghosts");
+        assert_eq!(device["device"]["name"], format!("bench one {slot}"));
+    }
+    assert!(broker.filters.contains(&"homeassistant/status".to_owned()));
+    for birth in ["offline", "online", "online"] {
+        broker.send(Packet::Publish(Publish::new("homeassistant/status", QoS::AtMostOnce, birth))).await;
+    }
+    for slot in ["s01", "s02"] {
+        assert!(!broker.published(&topic(slot)).await.1);
+    }
+    tokio::join!(async { while broker.packet().await.is_some() {} }, background.shutdown());
+}

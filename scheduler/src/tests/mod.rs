@@ -107,6 +107,8 @@ impl Site {
             data: directory.path().join("scheduler"),
             public_url: "http://127.0.0.1:8080".into(),
             mqtt_url,
+            mqtt_ca: None,
+            appliance_mqtt_url: None,
             warehouses: vec![url],
             admin_password: Some(PASSWORD.into()),
         };

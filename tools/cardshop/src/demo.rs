@@ -24,6 +24,7 @@ use cardshop_sim::client::Client;
 use cardshop_sim::{content, shop};
 use serde_json::{Value, json};
 
+use crate::broker::{BrokerArgs, OtherBrokerArgs};
 use crate::exit::{Ending, stop_flag};
 use crate::report::{Output, Progress};
 use crate::services::Site;
@@ -58,6 +59,8 @@ pub(crate) struct Demo {
     data: Option<PathBuf>,
     #[command(flatten)]
     listen: Listen,
+    #[command(flatten)]
+    other_broker: OtherBrokerArgs,
 }
 
 impl Demo {
@@ -67,7 +70,8 @@ impl Demo {
         let stop = stop_flag();
         let runtime = runtime()?;
         let addresses = self.listen.addresses(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let site = runtime.block_on(Site::start(&data, addresses))?;
+        let broker = self.other_broker.choose(&BrokerArgs::default(), &data, addresses.mqtt)?;
+        let site = runtime.block_on(Site::start(&data, addresses, broker))?;
         output.event(site.ready());
         let login = site.first_login.clone().context("a new shop has a first login")?;
         output.line(format_args!("Dashboard  {}", site.http));
@@ -75,7 +79,12 @@ impl Demo {
         output.line(format_args!("Kept in    {}", data.display()));
 
         let mut workers = Workers::new();
-        let parts = Parts { data: &data, slots: self.slots, stop: &stop };
+        let parts = Parts {
+            data: &data,
+            slots: self.slots,
+            mqtt_ca: self.other_broker.broker_ca.as_deref(),
+            stop: &stop,
+        };
         let ending = parts.play(output, &site, &login, &mut workers);
         if matches!(ending, Ok(Ending::Done)) && !self.exit_when_done {
             output.line("The shop stays open: look at the dashboard, end with Ctrl-C.");
@@ -114,6 +123,7 @@ impl Demo {
 struct Parts<'a> {
     data: &'a Path,
     slots: u32,
+    mqtt_ca: Option<&'a Path>,
     stop: &'a StopFlag,
 }
 
@@ -168,6 +178,7 @@ impl Parts<'_> {
         let config = cardshop_agent::Config {
             data: folder,
             join,
+            mqtt_ca: self.mqtt_ca.map(Path::to_owned),
             slots: Vec::new(),
             simulate: Some(cardshop_agent::SimulateConfig {
                 slots: self.slots,

@@ -1,7 +1,9 @@
 //! The command people type. Parses the words, installs the one crypto provider and the log, and hands over to
 //! one module per command; what each returns becomes the exit code.
 
+mod admin;
 mod bench;
+mod broker;
 mod build;
 mod cards;
 mod demo;
@@ -33,7 +35,7 @@ enum Command {
     Demo(demo::Demo),
     Up(up::Up),
     Scheduler(up::SchedulerOnly),
-    Broker(up::BrokerOnly),
+    Broker(broker::BrokerOnly),
     Warehouse(up::WarehouseOnly),
     Creator(up::CreatorOnly),
     Index(image::IndexCommand),
@@ -43,6 +45,7 @@ enum Command {
     Verify(cards::VerifyCommand),
     Probe(cards::Probe),
     Card(cards::Card),
+    Admin(admin::Admin),
 }
 
 fn main() -> std::process::ExitCode {
@@ -66,6 +69,7 @@ fn main() -> std::process::ExitCode {
         Command::Verify(command) => command.run(&output),
         Command::Probe(command) => command.run(&output),
         Command::Card(command) => command.run(&output),
+        Command::Admin(command) => command.run(&output),
     };
     let ending = result.unwrap_or_else(|error| {
         output.failure(&error);

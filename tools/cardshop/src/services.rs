@@ -11,6 +11,7 @@ use cardshop_scheduler::{FirstLogin, Scheduler};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::broker::Broker;
 use crate::keys;
 use crate::tls::TlsFiles;
 
@@ -34,7 +35,8 @@ pub(crate) struct Site {
 }
 
 struct Running {
-    broker: cardshop_broker::Running,
+    /// `None` when the site uses a broker of others.
+    broker: Option<cardshop_broker::Running>,
     warehouse: cardshop_warehouse::Running,
     background: cardshop_scheduler::Background,
     web: WebServer,
@@ -42,23 +44,22 @@ struct Running {
 
 impl Site {
     /// Starts everything on `addresses`, with state below `data`.
-    pub(crate) async fn start(data: &Path, addresses: Addresses) -> anyhow::Result<Self> {
+    pub(crate) async fn start(data: &Path, addresses: Addresses, broker: Broker) -> anyhow::Result<Self> {
         let stop = StopFlag::new();
         let keys = SharedKeys::default();
-        let broker = cardshop_broker::start(broker_config(data, addresses.mqtt), keys.clone())
-            .await
-            .context("the broker does not start; --mqtt-listen ADDR:PORT gives it another address")?;
+        let broker = broker.start(keys.clone()).await?;
         let warehouse = cardshop_warehouse::start(warehouse_config(data, addresses.warehouse), keys.clone())
             .await
             .context("the warehouse does not start; --warehouse-listen ADDR:PORT gives it another address")?;
         let listener = bind(addresses.http).await?;
         let http = format!("http://{}", listener.local_addr()?);
-        let mqtt = format!("mqtt://{}", broker.address());
         let warehouse_url = warehouse.url();
         let (scheduler, first_login) = Scheduler::open(cardshop_scheduler::Config {
             data: data.join("scheduler"),
             public_url: http.clone(),
-            mqtt_url: mqtt.clone(),
+            mqtt_url: broker.url.clone(),
+            mqtt_ca: broker.ca,
+            appliance_mqtt_url: broker.appliance_url,
             warehouses: vec![warehouse_url.clone()],
             admin_password: None,
         })
@@ -67,9 +68,12 @@ impl Site {
         let web = WebServer::start(listener, &scheduler);
         // Else the scheduler would be the first whom the broker cannot know yet.
         keys::keep_fresh(&http, keys, stop.clone()).await.context("the scheduler does not give its keys")?;
+        if let Some(running) = &broker.running {
+            scheduler.add_metrics(running.metrics());
+        }
         let background = scheduler.start_background();
-        let running = Running { broker, warehouse, background, web };
-        Ok(Self { http, warehouse: warehouse_url, mqtt, first_login, scheduler, stop, running })
+        let running = Running { broker: broker.running, warehouse, background, web };
+        Ok(Self { http, warehouse: warehouse_url, mqtt: broker.url, first_login, scheduler, stop, running })
     }
 
     /// The first line of `--json`: where everything is.
@@ -81,7 +85,10 @@ impl Site {
 
     /// Waits until the broker cannot go on. Whoever started this process starts it again.
     pub(crate) async fn broker_died(&self) -> cardshop_broker::Error {
-        self.running.broker.died().await
+        match &self.running.broker {
+            Some(broker) => broker.died().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Ends all services, each after what it is doing.
@@ -89,13 +96,11 @@ impl Site {
         self.stop.stop();
         self.running.background.shutdown().await;
         self.running.web.shutdown().await;
-        self.running.broker.shutdown().await;
+        if let Some(broker) = self.running.broker {
+            broker.shutdown().await;
+        }
         self.running.warehouse.shutdown().await;
     }
-}
-
-pub(crate) fn broker_config(data: &Path, listen: SocketAddr) -> cardshop_broker::Config {
-    cardshop_broker::Config { listen, data: data.join("broker"), limits: cardshop_broker::Limits::default() }
 }
 
 pub(crate) fn warehouse_config(data: &Path, listen: SocketAddr) -> cardshop_warehouse::Config {

@@ -1,4 +1,4 @@
-//! `cardshop up` and the services alone: `scheduler`, `broker`, `warehouse`, `creator`.
+//! `cardshop up` and the services alone: `scheduler`, `warehouse`, `creator`; `broker` is a file of its own.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,16 @@ use cardshop_scheduler::Scheduler;
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::broker::{BrokerArgs, OtherBrokerArgs};
 use crate::exit::{Ending, stop_flag, wrong_usage};
 use crate::keys;
 use crate::report::Output;
-use crate::services::{self, Addresses, Site, WebServer, broker_config, warehouse_config, warehouse_tls};
+use crate::services::{self, Addresses, Site, WebServer, warehouse_config, warehouse_tls};
 use crate::tls::TlsArgs;
 
-const HTTP_PORT: u16 = 8080;
+pub(crate) const HTTP_PORT: u16 = 8080;
 const WAREHOUSE_PORT: u16 = 8081;
-const MQTT_PORT: u16 = 1883;
+pub(crate) const MQTT_PORT: u16 = 1883;
 /// How often a command that stays up looks whether it should end.
 pub(crate) const STOP_POLL: Duration = Duration::from_millis(100);
 
@@ -42,6 +43,10 @@ pub(crate) struct Up {
     config: Option<PathBuf>,
     #[command(flatten)]
     listen: Listen,
+    #[command(flatten)]
+    broker: BrokerArgs,
+    #[command(flatten)]
+    other_broker: OtherBrokerArgs,
     /// Also run a creator.
     #[arg(long, env = "CARDSHOP_WITH_CREATOR", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     with_creator: Option<bool>,
@@ -108,9 +113,10 @@ impl Up {
         };
         let addresses = listen.addresses(SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)));
         let with_creator = self.with_creator.or(file.with_creator).unwrap_or(false);
+        let broker = self.other_broker.choose(&self.broker, &data, addresses.mqtt)?;
         let stop = stop_flag();
         runtime()?.block_on(async {
-            let site = Site::start(&data, addresses).await?;
+            let site = Site::start(&data, addresses, broker).await?;
             output.event(site.ready());
             output.line(format_args!("web and API  {}", site.http));
             output.line(format_args!("warehouse    {}", site.warehouse));
@@ -164,6 +170,12 @@ pub(crate) struct SchedulerOnly {
     /// The broker.
     #[arg(long, env = "CARDSHOP_MQTT", value_name = "URL", default_value_t = format!("mqtt://127.0.0.1:{MQTT_PORT}"))]
     mqtt: String,
+    /// CAs that the certificate of an mqtts:// broker is to be of, PEM [default: the system's].
+    #[arg(long, env = "CARDSHOP_MQTT_CA", value_name = "FILE")]
+    mqtt_ca: Option<PathBuf>,
+    /// Where appliances reach the broker [default: the same].
+    #[arg(long, env = "CARDSHOP_MQTT_URL", value_name = "URL")]
+    mqtt_url: Option<String>,
     /// The warehouses; say it again for each.
     #[arg(
         long,
@@ -185,6 +197,8 @@ impl SchedulerOnly {
                 data: self.data.join("scheduler"),
                 public_url: http.clone(),
                 mqtt_url: self.mqtt,
+                mqtt_ca: self.mqtt_ca,
+                appliance_mqtt_url: self.mqtt_url,
                 warehouses: self.warehouse,
                 admin_password: None,
             })
@@ -201,45 +215,6 @@ impl SchedulerOnly {
             background.shutdown().await;
             web.shutdown().await;
             Ok(Ending::Done)
-        })
-    }
-}
-
-/// Runs the broker alone.
-///
-/// Example: cardshop broker --data /var/lib/cardshop --scheduler http://127.0.0.1:8080
-#[derive(clap::Args)]
-#[command(verbatim_doc_comment)]
-pub(crate) struct BrokerOnly {
-    /// Where the state is kept; the broker's own files lie in DIR/broker.
-    #[arg(long, env = "CARDSHOP_DATA", value_name = "DIR")]
-    data: PathBuf,
-    /// Address to listen on.
-    #[arg(long, env = "CARDSHOP_MQTT_LISTEN", value_name = "ADDR:PORT", default_value_t = SocketAddr::from(([127, 0, 0, 1], MQTT_PORT)))]
-    listen: SocketAddr,
-    /// The scheduler whose tokens are good here.
-    #[arg(long, env = "CARDSHOP_SERVER", value_name = "URL", default_value_t = format!("http://127.0.0.1:{HTTP_PORT}"))]
-    scheduler: String,
-}
-
-impl BrokerOnly {
-    pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
-        let stop = stop_flag();
-        runtime()?.block_on(async {
-            let keys = SharedKeys::default();
-            let running =
-                cardshop_broker::start(broker_config(&self.data, self.listen), keys.clone()).await?;
-            keys::keep_fresh(&self.scheduler, keys, stop.clone());
-            let mqtt = format!("mqtt://{}", running.address());
-            output.event(json!({"event": "ready", "mqtt": mqtt}));
-            output.line(format_args!("MQTT         {mqtt}"));
-            let ended = tokio::select! {
-                () = wait(&stop) => Ok(Ending::Done),
-                error = running.died() => Err(error.into()),
-            };
-            stop.stop();
-            running.shutdown().await;
-            ended
         })
     }
 }
@@ -330,7 +305,7 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 /// Waits for Ctrl-C or SIGTERM.
-async fn wait(stop: &StopFlag) {
+pub(crate) async fn wait(stop: &StopFlag) {
     while !stop.is_stopped() {
         tokio::time::sleep(STOP_POLL).await;
     }
