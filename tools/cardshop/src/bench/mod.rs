@@ -1,6 +1,7 @@
 //! `cardshop bench`: speed is shown beside a peer, or beside the limit of the same machine, in one run. Ratios
 //! are what counts; a figure alone says how busy the machine was.
 
+mod broker;
 mod fetch;
 
 use clap::Subcommand;
@@ -20,12 +21,14 @@ pub(crate) struct Bench {
 
 #[derive(Subcommand)]
 enum What {
+    Broker(broker::BenchBroker),
     Fetch(fetch::BenchFetch),
 }
 
 impl Bench {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
         match self.what {
+            What::Broker(bench) => bench.run(output),
             What::Fetch(bench) => bench.run(output),
         }
     }
