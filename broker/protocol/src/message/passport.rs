@@ -55,3 +55,38 @@ impl Passport {
         Digest(*hasher.finalize().as_bytes())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::encode_signature;
+    use ed25519_dalek::{Signer, SigningKey};
+
+    #[test]
+    fn a_certificate_is_genuine_only_unchanged_and_of_the_appliance_it_names() {
+        let (key, other) = (SigningKey::from_bytes(&[1; 32]), SigningKey::from_bytes(&[2; 32]));
+        let mut passport = Passport {
+            v: 1,
+            uid: ObjectId::from_parts(1, 2),
+            order: ObjectId::from_parts(3, 4),
+            copy: 1,
+            total: 2,
+            image: ImageId([7; 32]),
+            written_at: Timestamp::from_ms(0),
+            shop: String::new(),
+            appliance: appliance_id(&key.verifying_key()),
+            result: "verified".into(),
+            signature: String::new(),
+        };
+        assert!(!passport.is_signed_by(&key.verifying_key()), "nobody has signed it");
+        passport.signature = encode_signature(&key.sign(&passport.signed_message().0).to_bytes());
+        assert!(passport.is_signed_by(&key.verifying_key()));
+        assert!(!passport.is_signed_by(&other.verifying_key()));
+        let mut changes: Vec<Passport> = vec![passport.clone(); 4];
+        changes[0].image = ImageId([8; 32]);
+        changes[1].uid = ObjectId::from_parts(1, 3);
+        changes[2].result = "good".into();
+        changes[3].appliance = appliance_id(&other.verifying_key());
+        assert!(changes.iter().all(|changed| !changed.is_signed_by(&key.verifying_key())));
+    }
+}
