@@ -2,6 +2,7 @@
 //! are what counts; a figure alone says how busy the machine was.
 
 mod broker;
+mod card;
 mod fetch;
 
 use clap::Subcommand;
@@ -22,6 +23,7 @@ pub(crate) struct Bench {
 #[derive(Subcommand)]
 enum What {
     Broker(broker::BenchBroker),
+    Card(card::BenchCard),
     Fetch(fetch::BenchFetch),
 }
 
@@ -29,6 +31,7 @@ impl Bench {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
         match self.what {
             What::Broker(bench) => bench.run(output),
+            What::Card(bench) => bench.run(output),
             What::Fetch(bench) => bench.run(output),
         }
     }

@@ -1,0 +1,55 @@
+//! The benchmark of cards runs, with a small image: every writer has its turn, and what it says can be read.
+#![allow(clippy::unwrap_used)] // a test helper that cannot unwrap reads worse and asserts less
+#![allow(clippy::print_stdout)] // a test that is skipped says so
+
+use std::process::Command;
+
+use serde_json::Value;
+
+#[test]
+fn a_bench_of_two_cards_times_the_raw_rate_and_ours_and_leaves_no_device_behind() {
+    if !nix::unistd::geteuid().is_root() {
+        println!("SKIPPED: needs root");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_cardshop"))
+        .args([
+            "bench",
+            "card",
+            "--size",
+            "8388608",
+            "--rounds",
+            "1",
+            "--cards",
+            "2",
+            "--uncapped",
+            "--json",
+            "--dir",
+        ])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    if let Some(reason) = events
+        .iter()
+        .find(|event| event["event"] == "skipped" && event["text"].as_str().unwrap().starts_with("2 cards"))
+    {
+        println!("SKIPPED: {}", reason["text"]);
+        return;
+    }
+    for writer in ["raw O_DIRECT", "cardshop", "dd + cmp"] {
+        let line = events.iter().find(|e| e["event"] == "bench" && e["writer"] == writer).expect(writer);
+        assert!(line["seconds"].as_f64().unwrap() > 0.0 && line["cards"] == 2, "{line}");
+    }
+    let goal = |text: &str| {
+        events.iter().any(|e| e["event"] == "goal" && e["text"].as_str().unwrap().contains(text))
+    };
+    assert!(goal("share of the raw rate"), "{text}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "all files are gone");
+    let devices = Command::new("losetup").arg("--list").output().unwrap().stdout;
+    let folder = folder.path().to_string_lossy().into_owned();
+    assert!(!String::from_utf8_lossy(&devices).contains(&folder), "all loop devices are let go");
+}
