@@ -4,6 +4,10 @@
 #[path = "../fuzz/checks.rs"]
 #[allow(unreachable_pub)] // another crate compiles it as its own module
 mod checks;
+#[cfg(feature = "packed")]
+#[path = "../fuzz/packed.rs"]
+#[allow(unreachable_pub)] // as above
+mod packed;
 
 use cardshop_card::memory::{FaultPlan, MemoryCard};
 use cardshop_card::{PassportError, read_passport_of};
@@ -26,6 +30,12 @@ fn no_bmap_the_fuzzer_kept_breaks_the_parser() {
 #[test]
 fn no_card_the_fuzzer_kept_breaks_the_passport_reader() {
     replay("passport", checks::passport);
+}
+
+#[cfg(feature = "packed")]
+#[test]
+fn no_packed_image_the_fuzzer_kept_breaks_the_decoders() {
+    replay("packed", packed::packed);
 }
 
 #[test]
