@@ -194,7 +194,7 @@ impl<'a> Uploader<'a> {
     }
 
     /// Uploads what the warehouse does not have. `token` gives the newest upload token for each request;
-    /// `progress` hears bytes of the image and how many it has. To be called again after `Unreachable`.
+    /// `progress` hears bytes that are there and how many travel. To be called again after `Unreachable`.
     ///
     /// # Errors
     /// [`UploadError`].

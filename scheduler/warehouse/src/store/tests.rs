@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
@@ -11,7 +12,7 @@ use cardshop_protocol::time::Timestamp;
 
 use super::part::Part;
 use super::uploads::Upload;
-use super::{Piece, Store, StoreError};
+use super::{Link, Piece, Store, StoreError};
 use crate::Limits;
 use crate::core::checksum::Checksum;
 use crate::core::metadata::{Kind, Metadata};
@@ -119,6 +120,46 @@ fn bytes_taken_after_the_index_was_lost_are_compared_when_it_is_back() {
     assert_eq!(offsets, [2 * CHUNK as u64]);
     give(&store, &store.upload(id).unwrap(), &bytes[2 * CHUNK..]).unwrap();
     assert!(store.image(index.id()).is_some());
+}
+
+#[test]
+fn an_image_goes_when_its_time_is_up_and_no_link_holds_it_and_a_crash_on_the_way_leaves_nothing() {
+    let (folder, store) = store();
+    let put = |number: u128| {
+        let (bytes, index) = image(200 + number as u64);
+        let encoded = index.encode();
+        let upload = begin(&store, Kind::Index, task(200 + number), encoded.len());
+        give(&store, &upload, &encoded).unwrap();
+        give(&store, &begin(&store, Kind::Image, task(200 + number), SIZE), &bytes).unwrap();
+        let until = Some(now() + Duration::from_secs(100));
+        store.change_image(index.id(), |image| image.keep_until = until).unwrap().unwrap();
+        index.id()
+    };
+    let (plain, linked, crashed) = (put(1), put(2), put(3));
+    let expires = now() + Duration::from_secs(200);
+    let id = cardshop_protocol::ids::ObjectId::from_parts(1, 1);
+    let token = store.put_link(Link { id, image: linked, name: "a".into(), expires }).unwrap().unwrap();
+    store.change_image(crashed, |image| image.keep_until = None).unwrap();
+    assert!(store.derive(crashed).unwrap());
+    // As if the power went between an image and its companions.
+    std::fs::remove_file(store.image_path(crashed)).unwrap();
+
+    store.clear_due(now() + Duration::from_secs(99));
+    assert!(store.image(plain).is_some());
+    store.clear_due(now() + Duration::from_secs(100));
+    assert!(store.image(plain).is_none() && store.image(linked).is_some());
+    store.clear_due(expires);
+    assert!(store.image(linked).is_none());
+    drop(store);
+    let limits = Limits { space_margin: 0, ..Limits::default() };
+    let store = Store::open(folder.path(), limits, now()).unwrap();
+    let left = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut left: Vec<_> = left.map(|name| name.into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, ["index.key", "links", "lock", "pending", "uploads"]);
+    assert_eq!(store.link_by_token(&token).unwrap().id, id, "an ended link still says so");
+    store.clear_due(expires + Duration::from_secs(31 * 24 * 3600));
+    assert!(store.link_by_token(&token).is_none());
 }
 
 #[test]
