@@ -74,7 +74,7 @@ pub fn set_bit(bitmap: &mut [u8], chunk: usize) {
     }
 }
 
-/// How many bytes the next request of a connection asks for: what takes [`RUN_TIME`] at `rate_bps` (`None` before
+/// How many bytes the next request of a connection asks for: what takes `RUN_TIME` at `rate_bps` (`None` before
 /// the first), and towards the end of the image so little that all `connections` end together.
 pub fn run_size(rate_bps: Option<u64>, missing_bytes: u64, connections: u64) -> u64 {
     let by_rate = rate_bps.map_or(MIN_RUN_SIZE, |bps| bps.saturating_mul(RUN_TIME.as_secs()));

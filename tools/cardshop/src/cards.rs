@@ -80,6 +80,7 @@ enum ProbeWord {
 ///
 /// Exit codes: 0 all done, 1 a card failed, 3 refused for safety, 4 a card reads back wrong, 130 interrupted: the
 /// card is blank to a computer then.
+#[allow(rustdoc::bare_urls)] // the help prints the example as it is typed
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Write {

@@ -223,6 +223,7 @@ impl SchedulerOnly {
 ///
 /// Example: cardshop warehouse --data /srv/cardshop --scheduler http://127.0.0.1:8080
 /// On a network: cardshop warehouse --data /srv/cardshop --listen 0.0.0.0:8081 --scheduler https://shop.example
+#[allow(rustdoc::bare_urls)] // the help prints the example as it is typed
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct WarehouseOnly {
