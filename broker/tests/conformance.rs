@@ -14,6 +14,7 @@ use std::process::{Child, Command, Stdio};
 use cardshop_protocol::token::Role;
 use common::{A, B, Got, Hello, Raw, Shop, got, own, packet, soon, text};
 use tempfile::{TempDir, tempdir};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const SCHEDULER: &str = "scheduler";
@@ -36,6 +37,15 @@ impl Drop for Target {
             process.wait().ok();
         }
     }
+}
+
+/// True when a broker lets somebody in without a token here: Mosquitto, and not one of ours that took the port.
+async fn takes_anybody(address: SocketAddr) -> std::io::Result<bool> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.write_all(b"\x10\x11\0\x04MQTT\x04\x02\0\0\0\x05probe").await?;
+    let mut answer = [0; 4];
+    stream.read_exact(&mut answer).await?;
+    Ok(answer == [0x20, 2, 0, 0])
 }
 
 impl Target {
@@ -70,7 +80,7 @@ impl Target {
             let mut target = Self { name: "mosquitto", address, shop: None, process, _folder: folder };
             let runs = |target: &mut Self| target.process.as_mut().unwrap().try_wait().unwrap().is_none();
             while runs(&mut target) {
-                if TcpStream::connect(address).await.is_ok() {
+                if takes_anybody(address).await.unwrap_or(false) {
                     return Some(target);
                 }
                 tokio::time::sleep(std::time::Duration::from_millis(25)).await;

@@ -53,6 +53,19 @@ fn certificates(folder: &Path) {
     fs::write(folder.join("server.key"), key.serialize_pem()).unwrap();
 }
 
+/// True when Mosquitto answers here: it does so once it has both ports, and nobody else does.
+fn is_serving(port: u16) -> bool {
+    let answer = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.write_all(&Raw::hello("probe"))?;
+        let mut answer = [0; 4];
+        stream.read_exact(&mut answer)?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    answer().is_ok_and(|answer| answer == [0x20, 2, 0, 0])
+}
+
 impl Mosquitto {
     fn start(folder: &Path) -> Option<Self> {
         let program = program()?;
@@ -79,7 +92,7 @@ impl Mosquitto {
             command.arg("-c").arg(folder.join("mosquitto.conf"));
             let process = Process::start(command.stdout(Stdio::null()).stderr(Stdio::null()));
             for _ in 0..200 {
-                if TcpStream::connect(("127.0.0.1", tls)).is_ok() {
+                if is_serving(plain) {
                     return Some(Self { _process: process, plain, tls, ca: folder.join("ca.pem") });
                 }
                 std::thread::sleep(Duration::from_millis(25));
@@ -101,15 +114,18 @@ impl Raw {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let mut raw = Self(stream);
-        raw.send(0x10, &[&b"\0\x04MQTT\x04\x82\0\0"[..], &text(name), &text(name)].concat());
+        raw.0.write_all(&Self::hello(name)).unwrap();
         assert_eq!(raw.packet(), (0x20, vec![0, 0]), "{name} is let in");
         raw
     }
 
+    /// CONNECT with a clean session.
+    fn hello(name: &str) -> Vec<u8> {
+        frame(0x10, &[&b"\0\x04MQTT\x04\x82\0\0"[..], &text(name), &text(name)].concat())
+    }
+
     fn send(&mut self, head: u8, body: &[u8]) {
-        let size = u8::try_from(body.len()).unwrap();
-        assert!(size < 128);
-        self.0.write_all(&[&[head, size], body].concat()).unwrap();
+        self.0.write_all(&frame(head, body)).unwrap();
     }
 
     fn packet(&mut self) -> (u8, Vec<u8>) {
@@ -141,6 +157,13 @@ impl Raw {
         let part = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
         (part(&body[2..2 + size]), part(&body[2 + size..]))
     }
+}
+
+/// A packet: its first byte, its size, and the rest.
+fn frame(head: u8, body: &[u8]) -> Vec<u8> {
+    let size = u8::try_from(body.len()).unwrap();
+    assert!(size < 128);
+    [&[head, size], body].concat()
 }
 
 fn text(text: &str) -> Vec<u8> {
