@@ -1,5 +1,4 @@
-//! Block maps of bmaptool, version 2.0, read and written. What a bmap does not map is don't care. Written maps
-//! list data and must-be-zero alike, because bmaptool knows two states only and leaves unmapped bytes alone.
+//! Block maps of bmaptool, version 2.0, read and written. What a bmap does not map is don't care.
 //!
 //! **Source:** bmap-tools, *docs/README.md* and `bmaptools/BmapCreate.py`, format 2.0.
 
@@ -17,8 +16,6 @@ use sha2::{Digest, Sha256};
 pub const MAX_BMAP_SIZE: usize = 64 << 20;
 /// Bytes read from the image at a time.
 const READ_SIZE: usize = 1 << 20;
-/// Block size of the maps written.
-const BLOCK_SIZE: u64 = GRANULE;
 /// The file's own checksum is digested as this many `0`.
 const CHECKSUM_DIGITS: usize = 64;
 
@@ -137,36 +134,10 @@ impl Bmap {
 /// # Errors
 /// `Io` when the image cannot be read.
 pub fn write(index: &Index, image: &File) -> Result<String, BmapError> {
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    for extent in index.extents() {
-        match ranges.last_mut() {
-            Some(last) if last.end == extent.offset => last.end = extent.end(),
-            _ => ranges.push(extent.offset..extent.end()),
-        }
-    }
-    let mapped: u64 = ranges.iter().map(|r| (r.end - r.start).div_ceil(BLOCK_SIZE)).sum();
-    let mut lines = String::new();
-    for range in ranges {
-        let (first, last) = (range.start / BLOCK_SIZE, (range.end - 1) / BLOCK_SIZE);
-        let blocks = if first == last { first.to_string() } else { format!("{first}-{last}") };
-        let checksum = hex(&digest_range(image, range)?);
-        lines.push_str(&format!("        <Range chksum=\"{checksum}\"> {blocks} </Range>\n"));
-    }
-    let text = format!(
-        "<?xml version=\"1.0\" ?>\n<bmap version=\"2.0\">\n    <ImageSize> {} </ImageSize>\n    \
-         <BlockSize> {BLOCK_SIZE} </BlockSize>\n    <BlocksCount> {} </BlocksCount>\n    \
-         <MappedBlocksCount> {mapped} </MappedBlocksCount>\n    <ChecksumType> sha256 </ChecksumType>\n    \
-         <BmapFileChecksum> {} </BmapFileChecksum>\n    <BlockMap>\n{lines}    </BlockMap>\n</bmap>\n",
-        index.image_size(),
-        index.image_size().div_ceil(BLOCK_SIZE),
-        "0".repeat(CHECKSUM_DIGITS),
-    );
-    let own = hex(&Sha256::digest(text.as_bytes()).into());
-    Ok(text.replacen(&"0".repeat(CHECKSUM_DIGITS), &own, 1))
-}
-
-fn hex(bytes: &[u8; 32]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let ranges = index.mapped_in(0..index.image_size());
+    let checksums: Vec<_> =
+        ranges.into_iter().map(|range| digest_range(image, range)).collect::<Result<_, _>>()?;
+    Ok(index.bmap(&checksums, |text| Sha256::digest(text).into()))
 }
 
 fn digest_range(image: &File, range: Range<u64>) -> io::Result<[u8; 32]> {

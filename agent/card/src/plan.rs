@@ -60,7 +60,7 @@ pub(crate) fn runs(index: &Index, chunks: Range<usize>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for chunk in chunks {
         for extent in index.extents_in(index.chunk_range(chunk)) {
-            let copy = extent.kind == ExtentKind::Data && !index.chunks()[chunk].all_zero;
+            let copy = extent.kind == ExtentKind::Data && index.chunks()[chunk].travels();
             let action = if copy { Action::Copy } else { Action::Zero };
             match runs.last_mut() {
                 Some(last) if last.action == action && last.end() == extent.offset => {
@@ -75,14 +75,7 @@ pub(crate) fn runs(index: &Index, chunks: Range<usize>) -> Vec<Run> {
 
 /// Mapped bytes of some chunks, neighbours joined whatever they need.
 pub(crate) fn mapped(index: &Index, chunks: Range<usize>) -> Vec<Range<u64>> {
-    let mut ranges: Vec<Range<u64>> = Vec::new();
-    for extent in chunks.flat_map(|chunk| index.extents_in(index.chunk_range(chunk))) {
-        match ranges.last_mut() {
-            Some(last) if last.end == extent.offset => last.end = extent.end(),
-            _ => ranges.push(extent.offset..extent.end()),
-        }
-    }
-    ranges
+    if chunks.is_empty() { Vec::new() } else { index.mapped_in(bytes_of(index, &chunks)) }
 }
 
 /// How many bytes of these chunks are mapped.

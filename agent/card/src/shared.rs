@@ -292,8 +292,9 @@ impl State {
 
 /// The first chunk from `from` on that has bytes to be had.
 fn next_travelling(index: &Index, from: usize) -> usize {
-    let travels = |chunk: &usize| index.chunks()[*chunk].data_bytes > 0 && !index.chunks()[*chunk].all_zero;
-    (from..index.chunks().len()).find(travels).unwrap_or(index.chunks().len())
+    (from..index.chunks().len())
+        .find(|chunk| index.chunks()[*chunk].travels())
+        .unwrap_or(index.chunks().len())
 }
 
 /// A shared source as one card sees it; when it is dropped nothing is kept for that card any more.

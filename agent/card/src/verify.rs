@@ -171,7 +171,7 @@ pub(crate) fn expected_bytes(
 ) -> Option<Vec<u8>> {
     let range = index.chunk_range(chunk);
     let mut bytes = vec![0; (range.end - range.start) as usize];
-    if !index.chunks()[chunk].all_zero {
+    if index.chunks()[chunk].travels() {
         source.read_chunk(chunk, &mut bytes, stop).ok()?;
     }
     index.chunk_matches(chunk, &bytes).then_some(bytes)

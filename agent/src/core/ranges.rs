@@ -57,9 +57,9 @@ pub struct Ranges {
     total_bytes: u64,
 }
 
-/// True when a chunk travels: it has data that is not all zero.
+/// True when there is such a chunk and it travels.
 pub fn travels(index: &Index, chunk: usize) -> bool {
-    index.chunks().get(chunk).is_some_and(|c| c.data_bytes > 0 && !c.all_zero)
+    index.chunks().get(chunk).is_some_and(|c| c.travels())
 }
 
 /// True when a bitmap (lowest bit of the first byte first) lists a chunk.

@@ -104,8 +104,7 @@ struct Packed<'a> {
 
 impl<'a> Packed<'a> {
     fn of(index: &'a Index) -> Self {
-        let travels = index.chunks().iter().enumerate().filter(|(_, chunk)| !chunk.all_zero);
-        Self { index, chunks: travels.map(|(number, _)| number).collect() }
+        Self { index, chunks: index.travelling().collect() }
     }
 
     fn size(&self) -> u64 {

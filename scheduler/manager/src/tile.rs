@@ -162,30 +162,11 @@ fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [SlotStatus; 16] = [
-        SlotStatus::Absent,
-        SlotStatus::Empty,
-        SlotStatus::Wanted,
-        SlotStatus::Idle,
-        SlotStatus::Checking,
-        SlotStatus::Waiting,
-        SlotStatus::Writing,
-        SlotStatus::Verifying,
-        SlotStatus::Done,
-        SlotStatus::Unsuitable,
-        SlotStatus::Guarded,
-        SlotStatus::Confirm,
-        SlotStatus::BadCard,
-        SlotStatus::Retry,
-        SlotStatus::Held,
-        SlotStatus::OutOfService,
-    ];
-
     #[test]
     fn every_state_has_a_glyph_and_a_word_of_its_own() {
-        let glyphs: std::collections::HashSet<_> = ALL.iter().map(|s| look(*s).0).collect();
-        let words: std::collections::HashSet<_> = ALL.iter().map(|s| look(*s).1).collect();
-        assert_eq!((glyphs.len(), words.len()), (ALL.len(), ALL.len()));
+        let glyphs: std::collections::HashSet<_> = SlotStatus::ALL.iter().map(|s| look(*s).0).collect();
+        let words: std::collections::HashSet<_> = SlotStatus::ALL.iter().map(|s| look(*s).1).collect();
+        assert_eq!((glyphs.len(), words.len()), (SlotStatus::ALL.len(), SlotStatus::ALL.len()));
     }
 
     #[test]

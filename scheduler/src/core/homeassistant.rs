@@ -29,24 +29,6 @@ const NEEDS_A_PERSON: [SlotStatus; 7] = [
     SlotStatus::Retry,
     SlotStatus::OutOfService,
 ];
-const ALL: [SlotStatus; 16] = [
-    SlotStatus::Absent,
-    SlotStatus::Empty,
-    SlotStatus::Wanted,
-    SlotStatus::Idle,
-    SlotStatus::Checking,
-    SlotStatus::Waiting,
-    SlotStatus::Writing,
-    SlotStatus::Verifying,
-    SlotStatus::Done,
-    SlotStatus::Unsuitable,
-    SlotStatus::Guarded,
-    SlotStatus::Confirm,
-    SlotStatus::BadCard,
-    SlotStatus::Retry,
-    SlotStatus::Held,
-    SlotStatus::OutOfService,
-];
 
 /// How long to wait after its birth: it is busy then, and other programs answer too. `random` spreads it over 1–5 s.
 pub(crate) fn pause_after_birth(random: u8) -> Duration {
@@ -83,7 +65,7 @@ pub(crate) fn discovery(appliance: &Appliance, slot: &SlotInfo, name: &str) -> (
                 "name": "State",
                 "icon": "mdi:micro-sd",
                 "device_class": "enum",
-                "options": ALL,
+                "options": SlotStatus::ALL,
                 "value_template": "{{ value_json.state }}",
             },
             "copy": {

@@ -3,6 +3,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod appliances;
+pub(crate) mod ask;
 pub(crate) mod background;
 pub(crate) mod bench;
 pub(crate) mod board;

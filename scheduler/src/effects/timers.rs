@@ -28,12 +28,32 @@ const REMEMBER_DAYS: u64 = 2;
 /// Documents removed in one batch.
 const CLEAR_AT_ONCE: usize = 200;
 
-/// Runs until `stop`.
-pub(crate) async fn run(scheduler: Scheduler, mut stop: watch::Receiver<bool>) {
+/// Runs until `stop`. Warehouses have a loop of their own: one that does not answer delays no lease.
+pub(crate) async fn run(scheduler: Scheduler, stop: watch::Receiver<bool>) {
+    tokio::join!(run_own(&scheduler, stop.clone()), run_warehouses(&scheduler, stop));
+}
+
+async fn run_warehouses(scheduler: &Scheduler, mut stop: watch::Receiver<bool>) {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked = None;
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            _ = stop.changed() => return,
+        }
+        report("links", scheduler.tell_links().await);
+        if due(&mut asked, ASK_EVERY) {
+            report("warehouses", scheduler.ask_warehouses().await);
+        }
+    }
+}
+
+async fn run_own(scheduler: &Scheduler, mut stop: watch::Receiver<bool>) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let long_ago = None::<Instant>;
-    let (mut asked, mut refreshed, mut cleared) = (long_ago, long_ago, long_ago);
+    let (mut refreshed, mut cleared) = (long_ago, long_ago);
     let mut presences = BTreeMap::new();
     loop {
         tokio::select! {
@@ -41,11 +61,7 @@ pub(crate) async fn run(scheduler: Scheduler, mut stop: watch::Receiver<bool>) {
             _ = stop.changed() => return,
         }
         report("orders", scheduler.tick_orders().await);
-        report("links", scheduler.tell_links().await);
         report("appliances", scheduler.notice_silence(&mut presences));
-        if due(&mut asked, ASK_EVERY) {
-            report("warehouses", scheduler.ask_warehouses().await);
-        }
         if due(&mut refreshed, REFRESH_EVERY) {
             report("keys", scheduler.publish_keys());
             scheduler.inner.replan.notify_one();

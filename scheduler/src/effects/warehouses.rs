@@ -4,7 +4,7 @@
 use cardshop_protocol::keys::{KeyList, KeyUse, PublicKey};
 
 use super::MAX_TRIES;
-use super::index::{Fetched, fetch};
+use super::ask::{Answer, Question, ask};
 use crate::core::documents::WarehouseDocument;
 use crate::core::order::Order;
 use crate::store::{Batch, StoreError};
@@ -122,12 +122,12 @@ impl Scheduler {
 
     async fn ask_keys(&self, url: &str) -> Result<Vec<PublicKey>, SchedulerError> {
         let unusable = |what| SchedulerError::Unreachable(format!("{url}/keys {what}"));
-        let list: KeyList = match fetch(format!("{url}/keys"), None, MAX_KEYS_SIZE).await {
-            Fetched::Body(bytes) => {
+        let list: KeyList = match ask(Question::get(format!("{url}/keys")), None, MAX_KEYS_SIZE).await {
+            Answer::Body(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|_| unusable("gave no key list"))?
             }
-            Fetched::Failed(text) => return Err(SchedulerError::Unreachable(text)),
-            Fetched::NotFound | Fetched::TooLarge => return Err(unusable("gave no key list")),
+            Answer::Failed(text) => return Err(SchedulerError::Unreachable(text)),
+            Answer::NotFound | Answer::TooLarge => return Err(unusable("gave no key list")),
         };
         let now = self.now();
         let mut keys = list.items;

@@ -117,11 +117,7 @@ impl Remote {
 /// Bytes that travel, small gaps included.
 fn travelling(index: &Index) -> Vec<Range<u64>> {
     let mut runs: Vec<Range<u64>> = Vec::new();
-    for (number, chunk) in index.chunks().iter().enumerate() {
-        if chunk.data_bytes == 0 || chunk.all_zero {
-            continue;
-        }
-        let range = index.chunk_range(number);
+    for range in index.travelling().map(|chunk| index.chunk_range(chunk)) {
         match runs.last_mut() {
             Some(last) if range.start - last.end <= SMALL_GAP => last.end = range.end,
             _ => runs.push(range),

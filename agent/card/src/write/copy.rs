@@ -63,8 +63,7 @@ pub(super) fn read_source(
     let index = job.index;
     let start = bytes_of(index, &chunks).start;
     for chunk in chunks {
-        let record = &index.chunks()[chunk];
-        if record.data_bytes == 0 || record.all_zero {
+        if !index.chunks()[chunk].travels() {
             continue;
         }
         let range = index.chunk_range(chunk);

@@ -278,6 +278,5 @@ impl Fetch {
 
 /// Bytes an image takes in the cache.
 fn travelling_bytes(index: &Index) -> u64 {
-    let travels = |c: &&cardshop_protocol::index::Chunk| c.data_bytes > 0 && !c.all_zero;
-    index.chunks().iter().filter(travels).count() as u64 * u64::from(index.chunk_size())
+    index.travelling().count() as u64 * u64::from(index.chunk_size())
 }

@@ -84,11 +84,8 @@ impl Fetch {
         for copy in &copies.list {
             let (index, file) = &copies.files[copy.from];
             let good = store.is_open() && !self.shared.cache.is_tight() && {
-                let size = {
-                    let range = index.chunk_range(copy.from_chunk);
-                    (range.end - range.start) as usize
-                };
-                let bytes = &mut buffer[..size];
+                let range = index.chunk_range(copy.from_chunk);
+                let bytes = &mut buffer[..(range.end - range.start) as usize];
                 read_listed(index, file, copy.from_chunk, bytes)
                     .and_then(|()| store.put(copy.chunk, bytes))
                     .unwrap_or_else(|error| {

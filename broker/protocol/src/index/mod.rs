@@ -15,6 +15,7 @@
 //! [`Index`] is always consistent: it comes only from [`IndexBuilder::finish`] or from [`Index::decode`],
 //! which refuses what contradicts itself and allocates only what the file pays for in bytes.
 
+mod bmap;
 mod build;
 mod decode;
 mod encode;
@@ -174,6 +175,13 @@ pub struct Chunk {
     pub data_bytes: u32,
 }
 
+impl Chunk {
+    /// True when it has data that is not all zero. A chunk without data is all zero in every index.
+    pub fn travels(&self) -> bool {
+        !self.all_zero
+    }
+}
+
 /// Key and signature at the end of an index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IndexSignature {
@@ -264,6 +272,23 @@ impl Index {
     pub fn chunk_range(&self, index: usize) -> Range<u64> {
         let start = index as u64 * u64::from(self.chunk_size);
         start..(start + u64::from(self.chunk_size)).min(self.image_size())
+    }
+
+    /// Numbers of the chunks that travel, ascending: a `packed` upload is these, whole, in this order.
+    pub fn travelling(&self) -> impl Iterator<Item = usize> + '_ {
+        self.chunks.iter().enumerate().filter(|(_, chunk)| chunk.travels()).map(|(number, _)| number)
+    }
+
+    /// What of `range` is data or must be zero, ascending, neighbours joined.
+    pub fn mapped_in(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        for extent in self.extents_in(range) {
+            match ranges.last_mut() {
+                Some(last) if last.end == extent.offset => last.end = extent.end(),
+                _ => ranges.push(extent.offset..extent.end()),
+            }
+        }
+        ranges
     }
 
     /// The listed ranges inside `range`, clipped to it.

@@ -45,6 +45,28 @@ pub enum SlotStatus {
     OutOfService,
 }
 
+impl SlotStatus {
+    /// Each of them.
+    pub const ALL: [Self; 16] = [
+        Self::Absent,
+        Self::Empty,
+        Self::Wanted,
+        Self::Idle,
+        Self::Checking,
+        Self::Waiting,
+        Self::Writing,
+        Self::Verifying,
+        Self::Done,
+        Self::Unsuitable,
+        Self::Guarded,
+        Self::Confirm,
+        Self::BadCard,
+        Self::Retry,
+        Self::Held,
+        Self::OutOfService,
+    ];
+}
+
 /// `appliance/{id}/slot/{slot}/state`. A message with an older generation `(boot, n)` is ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlotState {

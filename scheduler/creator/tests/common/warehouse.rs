@@ -154,7 +154,7 @@ impl State {
 /// The image of a packed upload: the chunks that are not all zero, each where it belongs.
 fn unpack(index: &Index, mut packed: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; index.image_size() as usize];
-    for chunk in (0..index.chunks().len()).filter(|chunk| !index.chunks()[*chunk].all_zero) {
+    for chunk in index.travelling() {
         let range = index.chunk_range(chunk);
         let (now, later) = packed.split_at((range.end - range.start) as usize);
         bytes[range.start as usize..range.end as usize].copy_from_slice(now);

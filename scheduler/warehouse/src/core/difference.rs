@@ -23,8 +23,8 @@ pub(crate) fn difference(image: &Index, older: &Index) -> Difference {
         false => HashSet::new(),
     };
     let mut answer = Difference { chunk_size: image.chunk_size(), missing: Vec::new(), bytes: 0 };
-    for (number, chunk) in image.chunks().iter().enumerate() {
-        if chunk.all_zero || had.contains(&chunk.digest) {
+    for number in image.travelling() {
+        if had.contains(&image.chunks()[number].digest) {
             continue;
         }
         let range = image.chunk_range(number);

@@ -18,9 +18,8 @@ pub(crate) struct Layout {
 impl Layout {
     /// Of the image that `index` describes.
     pub(crate) fn of(index: &Index) -> Self {
-        let travels = index.chunks().iter().enumerate().filter(|(_, chunk)| !chunk.all_zero);
         // An index of 2^32 chunks would be 170 GB long; none above 128 MiB is read.
-        let chunks = travels.filter_map(|(number, _)| u32::try_from(number).ok()).collect();
+        let chunks = index.travelling().filter_map(|chunk| u32::try_from(chunk).ok()).collect();
         Self { chunks, chunk_size: index.chunk_size().into(), image_size: index.image_size() }
     }
 

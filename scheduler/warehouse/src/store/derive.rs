@@ -13,8 +13,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 
 use cardshop_protocol::ids::ImageId;
-use cardshop_protocol::index::{GRANULE, Index};
-use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+use cardshop_protocol::index::Index;
+use ring::digest::{self, Context, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 
 use super::error::StoreError;
 use super::{Store, disk};
@@ -22,8 +22,6 @@ use crate::core::torrent::piece_size;
 
 /// Bytes read at once.
 const READ_SIZE: u64 = 1024 * 1024;
-/// The map's own checksum is digested as this many `0`.
-const CHECKSUM_DIGITS: usize = 64;
 
 impl Store {
     /// True when what follows from the image is here.
@@ -53,8 +51,10 @@ impl Store {
             pieces.take(bytes);
             at += bytes.len() as u64;
         }
-        let files =
-            [(self.bmap_path(id), ranges.bmap(&index).into_bytes()), (self.pieces_path(id), pieces.end())];
+        let files = [
+            (self.bmap_path(id), index.bmap(&ranges.digests, sha256).into_bytes()),
+            (self.pieces_path(id), pieces.end()),
+        ];
         let _alone = self.placing.lock().expect("no holder panics");
         // Removed meanwhile: nothing of it comes back.
         if self.image(id).is_none() {
@@ -80,19 +80,13 @@ impl Store {
 /// The mapped ranges, digested as the image passes by.
 struct Ranges {
     all: Vec<Range<u64>>,
-    digests: Vec<String>,
+    digests: Vec<[u8; 32]>,
     context: Context,
 }
 
 impl Ranges {
     fn of(index: &Index) -> Self {
-        let mut all: Vec<Range<u64>> = Vec::new();
-        for extent in index.extents() {
-            match all.last_mut() {
-                Some(last) if last.end == extent.offset => last.end = extent.end(),
-                _ => all.push(extent.offset..extent.end()),
-            }
-        }
+        let all = index.mapped_in(0..index.image_size());
         Self { all, digests: Vec::new(), context: Context::new(&SHA256) }
     }
 
@@ -106,34 +100,17 @@ impl Ranges {
                 return;
             }
             let done = std::mem::replace(&mut self.context, Context::new(&SHA256));
-            self.digests.push(hex(done.finish().as_ref()));
+            self.digests.push(bytes_of(done.finish()));
         }
-    }
-
-    fn bmap(&self, index: &Index) -> String {
-        let mapped: u64 = self.all.iter().map(|r| (r.end - r.start).div_ceil(GRANULE)).sum();
-        let mut lines = String::new();
-        for (range, digest) in self.all.iter().zip(&self.digests) {
-            let (first, last) = (range.start / GRANULE, (range.end - 1) / GRANULE);
-            let blocks = if first == last { first.to_string() } else { format!("{first}-{last}") };
-            lines += &format!("        <Range chksum=\"{digest}\"> {blocks} </Range>\n");
-        }
-        let unset = "0".repeat(CHECKSUM_DIGITS);
-        let text = format!(
-            "<?xml version=\"1.0\" ?>\n<bmap version=\"2.0\">\n    <ImageSize> {} </ImageSize>\n    \
-             <BlockSize> {GRANULE} </BlockSize>\n    <BlocksCount> {} </BlocksCount>\n    \
-             <MappedBlocksCount> {mapped} </MappedBlocksCount>\n    <ChecksumType> sha256 </ChecksumType>\n    \
-             <BmapFileChecksum> {unset} </BmapFileChecksum>\n    <BlockMap>\n{lines}    </BlockMap>\n</bmap>\n",
-            index.image_size(),
-            index.image_size().div_ceil(GRANULE),
-        );
-        let own = ring::digest::digest(&SHA256, text.as_bytes());
-        text.replacen(&unset, &hex(own.as_ref()), 1)
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    bytes_of(digest::digest(&SHA256, bytes))
+}
+
+fn bytes_of(sha256: digest::Digest) -> [u8; 32] {
+    sha256.as_ref().try_into().expect("a SHA-256 has 32 bytes")
 }
 
 /// The pieces of the torrent, digested as the image passes by.

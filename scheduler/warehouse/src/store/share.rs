@@ -66,9 +66,9 @@ impl Store {
             if known.chunk_size() != index.chunk_size() {
                 continue;
             }
-            for (number, chunk) in known.chunks().iter().enumerate().filter(|(_, chunk)| !chunk.all_zero) {
+            for number in known.travelling() {
                 let start = known.chunk_range(number).start;
-                places.entry(chunk.digest).or_insert((files.len(), start));
+                places.entry(known.chunks()[number].digest).or_insert((files.len(), start));
             }
             files.push(file);
         }

@@ -1,0 +1,75 @@
+//! One question to a warehouse: blocking HTTP on a blocking thread, with limits on time and size.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// Longest time a `GET` may take: half a creator's lease.
+const GET_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time the warehouse may take over what it is told.
+const TELL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is asked or told.
+pub(crate) struct Question {
+    method: &'static str,
+    url: String,
+    body: Option<Value>,
+}
+
+/// What came of it.
+pub(crate) enum Answer {
+    Body(Vec<u8>),
+    NotFound,
+    TooLarge,
+    Failed(String),
+}
+
+impl Question {
+    pub(crate) fn get(url: String) -> Self {
+        Self { method: "GET", url, body: None }
+    }
+
+    pub(crate) fn put(url: String, body: Value) -> Self {
+        Self { method: "PUT", url, body: Some(body) }
+    }
+
+    pub(crate) fn patch(url: String, body: Value) -> Self {
+        Self { method: "PATCH", url, body: Some(body) }
+    }
+}
+
+/// Puts a question; at most `limit` bytes of answer are read.
+pub(crate) async fn ask(question: Question, token: Option<String>, limit: u64) -> Answer {
+    let work = move || ask_now(question, token, limit);
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Answer::Failed("stopped".into()))
+}
+
+fn ask_now(question: Question, token: Option<String>, limit: u64) -> Answer {
+    let Question { method, url, body } = question;
+    let timeout = if body.is_none() { GET_TIMEOUT } else { TELL_TIMEOUT };
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(timeout))
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .build()
+        .into();
+    let mut request = ureq::http::Request::builder().method(method).uri(&url);
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    let body = body.map(|body| body.to_string()).unwrap_or_default();
+    let sent = request.body(body).map_err(ureq::Error::from).and_then(|request| agent.run(request));
+    let mut response = match sent {
+        Ok(response) => response,
+        Err(error) => return Answer::Failed(format!("{url} cannot be reached: {error}")),
+    };
+    match response.status().as_u16() {
+        200..=299 => match response.body_mut().with_config().limit(limit).read_to_vec() {
+            Ok(body) => Answer::Body(body),
+            Err(ureq::Error::BodyExceedsLimit(_)) => Answer::TooLarge,
+            Err(error) => Answer::Failed(format!("{url} broke off: {error}")),
+        },
+        404 => Answer::NotFound,
+        status => Answer::Failed(format!("{url} answered {status}")),
+    }
+}
