@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, warn};
 
 use crate::message::{Draft, Message};
+use crate::pressure::Pressure;
 use crate::retained::{PictureFull, Retained};
 use crate::route::Route;
 use crate::router::{Deliveries, LinkId, Router, RouterDead};
@@ -60,11 +61,12 @@ impl Exchange {
         router: Box<dyn Router>,
         retained: Retained,
         counters: Arc<Counters>,
+        pressure: Arc<Pressure>,
         dead: watch::Sender<Option<RouterDead>>,
     ) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (commands, inbox) = mpsc::channel(MAX_COMMANDS);
         let mut exchange =
-            Thread { router, retained, counters, seq: 0, batch: Vec::with_capacity(BATCH), now_ms };
+            Thread { router, retained, counters, pressure, seq: 0, batch: Vec::with_capacity(BATCH), now_ms };
         exchange.counters.retained.store(exchange.retained.len() as u64, Ordering::Relaxed);
         let told = dead.clone();
         let thread = std::thread::Builder::new().name("exchange".into()).spawn(move || {
@@ -137,6 +139,7 @@ struct Thread {
     router: Box<dyn Router>,
     retained: Retained,
     counters: Arc<Counters>,
+    pressure: Arc<Pressure>,
     seq: u64,
     batch: Vec<(Bytes, Message)>,
     now_ms: fn() -> u64,
@@ -177,6 +180,9 @@ impl Thread {
             self.counters.retained.store(self.retained.len() as u64, Ordering::Relaxed);
         }
         if let Some(key) = route::key_of(message.topic()) {
+            if key.starts_with(b"appliance/") {
+                self.pressure.written(self.seq);
+            }
             self.batch.push((key, message));
         }
     }

@@ -23,6 +23,7 @@ mod listen;
 mod login;
 mod message;
 mod outbound;
+mod pressure;
 mod retained;
 mod rights;
 mod route;
@@ -59,6 +60,7 @@ use clients::Clients;
 use directory::Directory;
 use exchange::Exchange;
 use failures::Failures;
+use pressure::Pressure;
 use retained::Retained;
 use router::{Router, RouterDead, Rumqttd};
 use serve::Hub;
@@ -166,9 +168,11 @@ async fn start_over(router: Box<dyn Router>, config: Config, keys: SharedKeys) -
     }
     let retained = Retained::new(messages, store, &config.limits);
     let counters = Arc::new(Counters::default());
+    let pressure = Arc::new(Pressure::default());
     let (dead_tx, dead) = watch::channel(None);
     let (exchange, exchange_thread) =
-        Exchange::start(router, retained, counters.clone(), dead_tx).map_err(Error::Thread)?;
+        Exchange::start(router, retained, counters.clone(), pressure.clone(), dead_tx)
+            .map_err(Error::Thread)?;
     let (listener, address) = bind(config.listen).await?;
     let (stop, stopping) = watch::channel(false);
     let admission = Admission::new(&config.limits, Instant::now());
@@ -181,6 +185,7 @@ async fn start_over(router: Box<dyn Router>, config: Config, keys: SharedKeys) -
         clients: Arc::new(Clients::default()),
         directory: Directory::default(),
         exchange: exchange.clone(),
+        pressure,
         alarms: Mutex::new(alarms),
         failures: Mutex::new(Failures::new(Instant::now())),
         stopping: stopping.clone(),

@@ -33,6 +33,7 @@ use crate::limits::Limits;
 use crate::login::{LoginRefusal, login};
 use crate::message::{Draft, Parts};
 use crate::now_ms;
+use crate::pressure::Pressure;
 use crate::rights::Principal;
 use crate::session::Session;
 use crate::stats::{Counters, Refusal, count};
@@ -63,6 +64,7 @@ pub(crate) struct Hub {
     pub(crate) clients: Arc<Clients>,
     pub(crate) directory: Directory,
     pub(crate) exchange: Exchange,
+    pub(crate) pressure: Arc<Pressure>,
     pub(crate) alarms: Mutex<Alarms>,
     pub(crate) failures: Mutex<Failures>,
     /// True when the broker stops.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use cardshop_protocol::time::Timestamp;
-use cardshop_protocol::token::{Claims, check_claims};
+use cardshop_protocol::token::{Claims, Role, check_claims};
 use cardshop_protocol::topic::Topic;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
@@ -24,6 +24,7 @@ use crate::filter::{BadTopic, check_filter, check_topic};
 use crate::message::{Draft, Message, Parts};
 use crate::now_ms;
 use crate::outbound::{Outbound, Outgoing};
+use crate::pressure::Reader;
 use crate::rights::{self, Grant, Principal, may_read, may_write};
 use crate::route::Route;
 use crate::router::{Deliveries, LinkEnd, LinkId};
@@ -37,6 +38,8 @@ const TOKEN_CHECK_EVERY: Duration = Duration::from_secs(1);
 const ENCODE_AHEAD: usize = 64 * 1024;
 /// Unsent bytes at which the client is not read from.
 const MAX_UNSENT: usize = 256 * 1024;
+/// Messages that wait for a scheduler, besides those in the router, before appliances are held back.
+const MAX_WAITING_FOR_SCHEDULER: usize = 4_000;
 /// Messages taken from the router in one go.
 const DELIVERY_BATCH: usize = 256;
 /// QoS 2 publishes whose second half is missing.
@@ -67,6 +70,8 @@ pub(crate) struct Session {
     /// Largest packet the client takes, bytes.
     packet_size: usize,
     refused: u32,
+    /// Of a scheduler that reads all appliances.
+    reader: Option<Reader>,
     output: BytesMut,
     hub: Arc<Hub>,
 }
@@ -95,6 +100,7 @@ impl Session {
             half_received: HashSet::new(),
             packet_size: connect.packet_size.map_or(usize::MAX, |size| size as usize),
             refused: 0,
+            reader: None,
             output,
             principal,
             claims,
@@ -121,6 +127,11 @@ impl Session {
                 break end;
             }
             self.encode_ahead();
+            if let Some(reader) = &mut self.reader
+                && self.outbound.len() < MAX_WAITING_FOR_SCHEDULER
+            {
+                reader.tell();
+            }
             input.reserve(READ_SIZE);
             step = tokio::select! {
                 _ = &mut taken_over => Err(End::TakenOver { alive: was_alive(self.last_heard.elapsed(), self.keep_alive) }),
@@ -246,6 +257,9 @@ impl Session {
                         payload: publish.payload,
                         expires_ms,
                     });
+                    if self.principal.appliance.is_some() {
+                        self.hub.pressure.wait().await;
+                    }
                     self.hub.exchange.publish(draft).await?;
                 }
                 refused => {
@@ -344,7 +358,11 @@ impl Session {
         let mut retained = Vec::new();
         if !granted.is_empty() {
             let filters = with_retained.iter().map(|(_, filter)| filter.clone()).collect();
+            let reads_all = new_routes.contains(&Route::Appliances);
             let subscribed = self.hub.exchange.subscribe(self.link, new_routes, filters).await?;
+            if reads_all && self.principal.role == Role::Scheduler {
+                self.reader = Some(Reader::new(self.hub.pressure.clone(), subscribed.since));
+            }
             for ((index, _), found) in with_retained.iter().zip(subscribed.retained) {
                 let subscription = granted[*index].1.clone();
                 retained.extend(found.into_iter().filter_map(|m| self.outgoing_retained(m, &subscription)));
@@ -399,6 +417,12 @@ impl Session {
     ) -> Result<(), End> {
         come?;
         deliveries.resume().await?;
+        let of_appliances = |message: &&Message| message.topic().starts_with("cardshop/1/appliance/");
+        if let Some(reader) = &mut self.reader
+            && let Some(newest) = messages.iter().rev().find(of_appliances)
+        {
+            reader.has_read(newest.seq(), messages.len() < DELIVERY_BATCH);
+        }
         for message in messages.drain(..) {
             let found = self.subscriptions.find(&message, self.number, &|topic| self.may_read(topic));
             if let Some(found) = found {

@@ -294,6 +294,39 @@ async fn a_client_that_does_not_read_is_dropped_and_nobody_waits_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_scheduler_reads_all_that_a_site_writes_at_once_however_much_that_is() {
+    const APPLIANCES: usize = 20;
+    const EACH: usize = 1_500;
+    let data = tempdir().unwrap();
+    let shop = Shop::open(data.path()).await;
+    let mut scheduler = shop.client("scheduler", Role::Scheduler).await;
+    scheduler.subscribe(&[("cardshop/1/appliance/+/slot/+/state", 0)]).await;
+    // Five times what the router keeps for somebody who is behind.
+    let payload = "x".repeat(1_000);
+    let mut writing = tokio::task::JoinSet::new();
+    for n in 0..APPLIANCES {
+        let name = format!("{n:016x}");
+        let mut appliance = shop.client(&name, Role::Appliance).await;
+        let payload = payload.clone();
+        writing.spawn(async move {
+            for _ in 0..EACH {
+                appliance.publish(&own(&name, "slot/s01/state"), &payload, 0, false).await;
+            }
+            appliance
+        });
+    }
+    let read = async {
+        for _ in 0..APPLIANCES * EACH {
+            scheduler.got().await;
+        }
+    };
+    soon("reading all", read).await;
+    assert_eq!(shop.broker.stats().refused(Refusal::SlowConsumer), 0);
+    writing.join_all().await;
+    shop.broker.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_subscribes_again_and_again_without_reading_is_dropped() {
     const PICTURE: usize = 100;
     let data = tempdir().unwrap();

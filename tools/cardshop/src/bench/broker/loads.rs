@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::client::{Client, Packet, puback, publish};
-use super::server::Server;
+use super::server::{READER, Server};
 
 /// Messages of one publisher that are under way.
 const WINDOW: usize = 20;
@@ -32,7 +32,7 @@ fn topic(name: &str) -> String {
 
 /// `publishers` send `messages` each at QoS 1 to one subscriber that reads all: messages a second.
 pub(super) async fn fan_in(server: &Server, publishers: usize, messages: usize) -> anyhow::Result<f64> {
-    let mut reader = Client::connect(server.address, "ada", server.staff()).await?;
+    let mut reader = Client::connect(server.address, READER, server.reader()).await?;
     reader.subscribe(FILTER).await?;
     let total = publishers * messages;
     let clients = connect(server, publishers).await?;
@@ -119,7 +119,7 @@ pub(super) struct Measured {
 
 /// Each appliance subscribes as an agent does and reports once per `every`; one subscriber reads all reports.
 pub(super) async fn idle(server: &Server, load: &Idle) -> anyhow::Result<Measured> {
-    let mut reader = Client::connect(server.address, "ada", server.staff()).await?;
+    let mut reader = Client::connect(server.address, READER, server.reader()).await?;
     reader.subscribe(FILTER).await?;
     let before_kib = server.resident_kib()?;
     let begun = Instant::now();

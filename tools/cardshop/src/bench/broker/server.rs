@@ -61,12 +61,14 @@ impl Signer {
     }
 }
 
+/// Who reads what all appliances write.
+pub(super) const READER: &str = "scheduler";
+
 /// A running broker.
 pub(super) struct Server {
     child: Child,
     pub(super) address: SocketAddr,
-    /// Names of appliances with what each logs in with.
-    staff: String,
+    reader: String,
     signer: TokenSigner,
     _folder: tempfile::TempDir,
 }
@@ -85,12 +87,13 @@ impl Server {
             Kind::Ours => start_ours(signer, limited)?,
             Kind::Mosquitto => start_mosquitto(&folder).await?,
         };
-        let staff = signer.token("ada", Role::Staff);
-        Ok(Self { child, address, staff, signer: signer.signer.clone(), _folder: folder })
+        let reader = signer.token(READER, Role::Scheduler);
+        Ok(Self { child, address, reader, signer: signer.signer.clone(), _folder: folder })
     }
 
-    pub(super) fn staff(&self) -> &str {
-        &self.staff
+    /// The token of [`READER`].
+    pub(super) fn reader(&self) -> &str {
+        &self.reader
     }
 
     /// Name and token of appliance `n`.
