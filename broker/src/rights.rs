@@ -23,7 +23,7 @@ pub(crate) struct Principal {
 
 impl Principal {
     /// Who a token speaks for on MQTT; `None` when it gives no right here: creators have none, a scoped token
-    /// is for its one purpose, and an appliance is named by its id.
+    /// is for its one purpose unless it is an API key, and an appliance is named by its id.
     pub(crate) fn new(claims: &Claims) -> Option<Self> {
         let appliance = claims.sub.parse().ok();
         let fits = match claims.role {
@@ -31,7 +31,8 @@ impl Principal {
             Role::Appliance => appliance.is_some(),
             Role::Staff | Role::Manager | Role::Operator | Role::Integrator | Role::Scheduler => true,
         };
-        (fits && claims.scope.is_none()).then(|| Self {
+        let whole = claims.scope.is_none() || claims.api_rights().is_some();
+        (fits && whole).then(|| Self {
             name: claims.sub.clone(),
             role: claims.role,
             appliance: appliance.filter(|_| claims.role == Role::Appliance),

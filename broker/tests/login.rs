@@ -41,6 +41,10 @@ async fn bad_logins_are_refused_with_the_code_of_each_version() {
     refused(&shop, Hello::new("carl", &creator), NOT_AUTHORIZED, "a role without rights").await;
     let scoped = Claims { scope: Some("upload:x".into()), ..claims("ada", Role::Staff, 60) };
     refused(&shop, Hello::new("ada", &shop.signer.sign(&scoped)), NOT_AUTHORIZED, "a scoped token").await;
+    let key = |role| Claims { scope: Some("api:watch".into()), ..claims("board", role, 60) };
+    let key = |role| shop.signer.sign(&key(role));
+    shop.login(&Hello::new("board", &key(Role::Integrator))).await.goodbye().await;
+    refused(&shop, Hello::new("board", &key(Role::Staff)), NOT_AUTHORIZED, "a key of another role").await;
     let appliance = shop.token(A, Role::Appliance);
     for (topic, retain) in
         [(own(B, "status"), true), (own(A, "desired"), true), ("cardshop/1/#".into(), false)]
@@ -56,8 +60,8 @@ async fn bad_logins_are_refused_with_the_code_of_each_version() {
     let stats = shop.broker.stats();
     assert_eq!(stats.refused(Refusal::BadLogin), 10);
     assert_eq!(stats.refused(Refusal::ClientId), 2);
-    assert_eq!(stats.refused(Refusal::NotAuthorized), 10);
-    assert_eq!(stats.logged_in, 1);
+    assert_eq!(stats.refused(Refusal::NotAuthorized), 12);
+    assert_eq!(stats.logged_in, 2);
     shop.broker.shutdown().await;
 }
 

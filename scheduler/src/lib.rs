@@ -12,13 +12,13 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-pub use effects::accounts::NewUser;
 pub use effects::background::Background;
 pub use effects::idempotency::Once;
 pub use effects::live::{LiveEvent, LiveFeed};
 pub use effects::paging::PageRequest;
 pub use effects::passwords::random_password;
 pub use effects::start::FirstLogin;
+pub use effects::users::NewUser;
 
 use crate::core::fields::InvalidField;
 use crate::core::order::Refusal;

@@ -37,6 +37,18 @@ pub enum Role {
     Scheduler,
 }
 
+/// What an API key may do in its channels, below its role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ApiRight {
+    /// See orders, slots, cards and boards. Every key may.
+    Watch,
+    /// Place, cancel and retry orders; write configurations.
+    Order,
+    /// Say what was sent.
+    Ship,
+}
+
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -49,7 +61,7 @@ pub struct Claims {
     /// Channels the principal works for; empty for staff means all.
     #[serde(default)]
     pub channel: Vec<Channel>,
-    /// Narrows the token to one purpose, see [`Claims::upload_task`].
+    /// Narrows the token, see [`Claims::upload_task`] and [`Claims::api_rights`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// Raised when the principal is disabled.
@@ -70,6 +82,26 @@ impl Claims {
     /// The task whose image this token may put, if it is an upload token.
     pub fn upload_task(&self) -> Option<TaskId> {
         self.scope.as_deref()?.strip_prefix("upload:")?.parse().ok()
+    }
+    /// The scope of an API key with these rights.
+    pub fn api_scope(rights: &[ApiRight]) -> String {
+        let names = rights.iter().map(|right| match right {
+            ApiRight::Watch => "watch",
+            ApiRight::Order => "order",
+            ApiRight::Ship => "ship",
+        });
+        format!("api:{}", names.collect::<Vec<_>>().join(","))
+    }
+    /// What the key may do, if this is the token of an API key; rights of later versions are left out.
+    pub fn api_rights(&self) -> Option<Vec<ApiRight>> {
+        let names = self.scope.as_deref()?.strip_prefix("api:")?.split(',');
+        let right = |name| match name {
+            "watch" => Some(ApiRight::Watch),
+            "order" => Some(ApiRight::Order),
+            "ship" => Some(ApiRight::Ship),
+            _ => None,
+        };
+        (self.role == Role::Integrator).then(|| names.filter_map(right).collect())
     }
     /// True when the principal works for `channel`; staff and the scheduler work for all.
     pub fn works_for(&self, channel: &Channel) -> bool {

@@ -1,6 +1,7 @@
 //! The HTTP API: routes, bodies and answers around the functions of [`Scheduler`]. It decides nothing: who may do
 //! what is asked by those functions. Errors are problem documents.
 
+mod api_keys;
 mod appliances;
 mod auth;
 mod caller;
@@ -31,6 +32,7 @@ impl Scheduler {
             .merge(auth::routes())
             .merge(catalogue::routes())
             .merge(users::routes())
+            .merge(api_keys::routes())
             .merge(orders::routes())
             .merge(tasks::routes())
             .merge(appliances::routes())

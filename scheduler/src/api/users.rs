@@ -19,7 +19,10 @@ pub(super) fn routes() -> Router<Scheduler> {
     Router::new()
         .route("/me", get(me))
         .route("/users", get(users).post(create))
+        .route("/me/password", post(change_password))
         .route("/users/{id}/disable", post(disable))
+        .route("/users/{id}/enable", post(enable))
+        .route("/users/{id}/password", post(reset_password))
 }
 
 async fn me(Caller(caller): Caller) -> Json<Principal> {
@@ -46,6 +49,37 @@ async fn create(
     let new = NewUser::read(fields).map_err(crate::SchedulerError::from)?;
     let made = scheduler.create_user(&caller, new, once).await?;
     Ok((StatusCode::CREATED, Json(made)))
+}
+
+async fn change_password(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    body: Body,
+) -> Result<Json<UserView>, ApiError> {
+    let mut fields = Fields::new(body.json).ok_or_else(not_an_object)?;
+    let old: String = fields.required("old").map_err(crate::SchedulerError::from)?;
+    let new = fields.required("new").map_err(crate::SchedulerError::from)?;
+    Ok(Json(scheduler.change_password(&caller, &old, new).await?))
+}
+
+async fn reset_password(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+    body: Body,
+) -> Result<Json<UserView>, ApiError> {
+    caller.must(Action::Administer)?;
+    let mut fields = Fields::new(body.json).ok_or_else(not_an_object)?;
+    let password = fields.required("password").map_err(crate::SchedulerError::from)?;
+    Ok(Json(scheduler.reset_password(&caller, id, password).await?))
+}
+
+async fn enable(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+) -> Result<Json<UserView>, ApiError> {
+    Ok(Json(scheduler.enable_user(&caller, id).await?))
 }
 
 async fn disable(

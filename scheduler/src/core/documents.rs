@@ -6,7 +6,7 @@ use cardshop_protocol::ids::{ApplianceId, Channel, ImageId, LeaseId, ObjectId, O
 use cardshop_protocol::keys::PublicKey;
 use cardshop_protocol::message::{Copies, Hardware};
 use cardshop_protocol::time::Timestamp;
-use cardshop_protocol::token::Role;
+use cardshop_protocol::token::{ApiRight, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -142,6 +142,22 @@ pub(crate) struct JoinTokenDocument {
     pub(crate) used_by: Option<ApplianceId>,
 }
 
+/// An API key, without its text.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct ApiKey {
+    pub(crate) id: ObjectId,
+    /// Unique among users and keys; also `sub` of its token.
+    pub(crate) name: String,
+    pub(crate) rights: Vec<ApiRight>,
+    pub(crate) channels: Vec<Channel>,
+    pub(crate) created_by: String,
+    pub(crate) created: Timestamp,
+    pub(crate) expires: Timestamp,
+    pub(crate) revoked: Option<Timestamp>,
+    /// At the API, to a minute.
+    pub(crate) last_used: Option<Timestamp>,
+}
+
 /// A family of refresh tokens: one login and what it was rotated to.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct RefreshFamily {
@@ -149,6 +165,9 @@ pub(crate) struct RefreshFamily {
     /// Login name or appliance id.
     pub(crate) sub: String,
     pub(crate) appliance: bool,
+    /// The user's at login: what ends its access tokens ends its families too. An appliance's family outlives that.
+    #[serde(default)]
+    pub(crate) epoch: u64,
     /// Number of the one token that is good now.
     pub(crate) number: u64,
     pub(crate) expires: Timestamp,

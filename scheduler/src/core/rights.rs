@@ -2,7 +2,7 @@
 //! changes anything for a caller.
 
 use cardshop_protocol::ids::Channel;
-use cardshop_protocol::token::{Claims, Role};
+use cardshop_protocol::token::{ApiRight, Claims, Role};
 use serde::Serialize;
 
 /// Who is calling, proved by an access token.
@@ -16,6 +16,9 @@ pub struct Principal {
     pub channels: Vec<Channel>,
     /// Epoch of its token.
     pub epoch: u64,
+    /// What its API key may do; `None` for all that its role may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rights: Option<Vec<ApiRight>>,
     /// End of its token, seconds since 1970.
     pub expires: u64,
     /// Address the request came from, for the audit.
@@ -44,8 +47,10 @@ pub enum Action {
 impl Principal {
     /// From a verified token that is not narrowed to one purpose.
     pub(crate) fn from_claims(claims: Claims, address: String) -> Option<Self> {
-        let whole = claims.scope.is_none() && claims.role != Role::Scheduler;
+        let rights = claims.api_rights();
+        let whole = (claims.scope.is_none() || rights.is_some()) && claims.role != Role::Scheduler;
         whole.then_some(Self {
+            rights,
             sub: claims.sub,
             role: claims.role,
             channels: claims.channel,
@@ -58,6 +63,16 @@ impl Principal {
     /// True when its role may do `action` at all.
     pub fn may(&self, action: Action) -> bool {
         use Role::{Creator, Integrator, Manager, Operator, Staff};
+        if let Some(rights) = &self.rights {
+            let needed: &[ApiRight] = match action {
+                Action::Watch => return true,
+                Action::Look => &[ApiRight::Order, ApiRight::Ship],
+                Action::Order => &[ApiRight::Order],
+                Action::Ship => &[ApiRight::Ship],
+                Action::Enrol | Action::Create | Action::Administer => &[],
+            };
+            return needed.iter().any(|right| rights.contains(right));
+        }
         let roles: &[Role] = match action {
             Action::Watch => &[Staff, Manager, Operator, Integrator],
             Action::Look | Action::Ship => &[Staff, Manager, Operator],
@@ -86,7 +101,8 @@ mod tests {
 
     fn principal(role: Role, channels: &[&str]) -> Principal {
         let channels = channels.iter().map(|c| c.parse().unwrap()).collect();
-        Principal { sub: "ada".into(), role, channels, epoch: 0, expires: 0, address: String::new() }
+        let sub = "ada".into();
+        Principal { sub, role, channels, epoch: 0, rights: None, expires: 0, address: String::new() }
     }
 
     #[test]
@@ -102,6 +118,20 @@ mod tests {
             (Action::Administer, false),
         ] {
             assert_eq!(operator.may(action), may, "{action:?}");
+        }
+    }
+
+    #[test]
+    fn an_api_key_may_what_it_was_given_and_never_enrol_create_or_administer() {
+        let all = [Action::Watch, Action::Look, Action::Order, Action::Ship, Action::Enrol, Action::Create];
+        for (rights, may) in [
+            (vec![ApiRight::Watch], vec![Action::Watch]),
+            (vec![ApiRight::Order], vec![Action::Watch, Action::Look, Action::Order]),
+            (vec![ApiRight::Ship], vec![Action::Watch, Action::Look, Action::Ship]),
+        ] {
+            let key = Principal { rights: Some(rights), ..principal(Role::Integrator, &["a"]) };
+            assert_eq!(all.into_iter().filter(|action| key.may(*action)).collect::<Vec<_>>(), may);
+            assert!(!key.may(Action::Administer));
         }
     }
 
@@ -131,6 +161,9 @@ mod tests {
         };
         assert!(Principal::from_claims(claims(Role::Creator, Some("upload:x")), String::new()).is_none());
         assert!(Principal::from_claims(claims(Role::Scheduler, None), String::new()).is_none());
+        assert!(Principal::from_claims(claims(Role::Staff, Some("api:watch")), String::new()).is_none());
+        let key = Principal::from_claims(claims(Role::Integrator, Some("api:ship,later")), String::new());
+        assert_eq!(key.unwrap().rights, Some(vec![ApiRight::Ship]));
         assert!(Principal::from_claims(claims(Role::Creator, None), String::new()).is_some());
     }
 }

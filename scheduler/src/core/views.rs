@@ -4,11 +4,11 @@ use cardshop_protocol::api::{CardRecord, CreationPhase, Membership};
 use cardshop_protocol::ids::{ApplianceId, Channel, ImageId, ObjectId, OrderId, SlotId, TaskId};
 use cardshop_protocol::message::{Alert, Hardware, Info, Presence, WritePhase};
 use cardshop_protocol::time::Timestamp;
-use cardshop_protocol::token::Role;
+use cardshop_protocol::token::{ApiRight, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::documents::{Appliance, CardDocument, JoinTokenDocument, User};
+use super::documents::{ApiKey, Appliance, CardDocument, JoinTokenDocument, User};
 use super::order::{
     Order, OrderImage, OrderKind, OrderStatus, OrderedMedia, Shipment, StatusChange, TaskStatus,
 };
@@ -319,6 +319,55 @@ impl From<&User> for UserView {
             created: user.created,
         }
     }
+}
+
+/// An API key, without its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiKeyView {
+    /// Its id.
+    pub id: ObjectId,
+    /// Its name, and its user name at the broker.
+    pub name: String,
+    /// What it may do.
+    pub rights: Vec<ApiRight>,
+    /// Channels it works for.
+    pub channels: Vec<Channel>,
+    /// Who made it.
+    pub created_by: String,
+    /// When.
+    pub created: Timestamp,
+    /// Refused from then on.
+    pub expires: Timestamp,
+    /// When it was ended.
+    pub revoked: Option<Timestamp>,
+    /// When it was used at the API last, to a minute.
+    pub last_used: Option<Timestamp>,
+}
+
+impl From<&ApiKey> for ApiKeyView {
+    fn from(key: &ApiKey) -> Self {
+        Self {
+            id: key.id,
+            name: key.name.clone(),
+            rights: key.rights.clone(),
+            channels: key.channels.clone(),
+            created_by: key.created_by.clone(),
+            created: key.created,
+            expires: key.expires,
+            revoked: key.revoked,
+            last_used: key.last_used,
+        }
+    }
+}
+
+/// An API key with its text, which is told once. It is a secret, so this has no `Debug`.
+#[derive(Clone, Serialize)]
+pub struct NewApiKey {
+    /// The password; the user name is the key's name.
+    pub key: String,
+    /// The rest.
+    #[serde(flatten)]
+    pub view: ApiKeyView,
 }
 
 /// A join token, without its secret.

@@ -1,32 +1,21 @@
-//! Users: login, authentication of tokens, making and disabling. One error text for all causes of a failed login.
+//! Logins and what a token says of its caller. One error text for all causes of a failed login.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use cardshop_protocol::api::{Page, TokenPair};
-use cardshop_protocol::ids::{Channel, ObjectId};
-use cardshop_protocol::token::Role;
+use cardshop_protocol::api::TokenPair;
 
-use super::idempotency::Once;
-use super::paging::PageRequest;
-use super::passwords::random_password;
 use super::tokens::Subject;
-use super::{MAX_TRIES, catalogue::channel_list};
-use crate::core::documents::{DEFAULT_CHANNEL, Unique, User};
-use crate::core::fields::{Fields, InvalidField};
+use crate::core::documents::{Unique, User};
 use crate::core::rights::{Action, Principal};
 use crate::core::throttle::Throttle;
-use crate::core::views::UserView;
-use crate::store::{Batch, StoreError, Stored};
+use crate::store::{Batch, Stored};
 use crate::{Scheduler, SchedulerError};
 
 /// Failed logins of one account from one address before it has to wait, and the wait for each further one.
 const ACCOUNT_FAILURES: (u32, Duration) = (10, Duration::from_secs(30));
 /// Failed logins of one address.
 const ADDRESS_FAILURES: (u32, Duration) = (100, Duration::from_secs(3));
-
-/// Login name of the creator that runs in the scheduler's own process.
-const LOCAL_CREATOR: &str = "local-creator";
 
 /// Who failed how often.
 pub(crate) struct Throttles {
@@ -40,48 +29,6 @@ impl Default for Throttles {
             account: Throttle::new(ACCOUNT_FAILURES.0, ACCOUNT_FAILURES.1),
             address: Throttle::new(ADDRESS_FAILURES.0, ADDRESS_FAILURES.1),
         }
-    }
-}
-
-/// A user to be made.
-#[derive(Clone)]
-pub struct NewUser {
-    /// Login name.
-    pub username: String,
-    /// Password.
-    pub password: String,
-    /// Role.
-    pub role: Role,
-    /// Channels; empty means all for staff and creators, `default` for others.
-    pub channels: Vec<Channel>,
-}
-
-impl NewUser {
-    pub(crate) fn read(mut fields: Fields) -> Result<Self, InvalidField> {
-        Ok(Self {
-            username: fields.required("username")?,
-            password: fields.required("password")?,
-            role: fields.required("role")?,
-            channels: channel_list(&mut fields, "channels")?.unwrap_or_default(),
-        })
-    }
-
-    fn check(&self) -> Result<(), InvalidField> {
-        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.@".contains(&b);
-        let name = &self.username;
-        let starts = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        if !starts || name.len() > 64 || !name.bytes().all(good) {
-            let reason = "must be 1 to 64 of a-z 0-9 - _ . @, starting with a letter or digit";
-            return Err(InvalidField::new("username", reason));
-        }
-        // An appliance's id and the scheduler's name are theirs at the broker.
-        if name == "scheduler" || name.parse::<cardshop_protocol::ids::ApplianceId>().is_ok() {
-            return Err(InvalidField::new("username", "is reserved"));
-        }
-        if matches!(self.role, Role::Scheduler | Role::Appliance) {
-            return Err(InvalidField::new("role", "must be staff, manager, operator, creator or integrator"));
-        }
-        Ok(())
     }
 }
 
@@ -105,6 +52,24 @@ impl Scheduler {
         password: &str,
         address: &str,
     ) -> Result<TokenPair, SchedulerError> {
+        let user = self.check_password(username, password, address).await?;
+        let subject = Subject {
+            sub: user.username,
+            role: user.role,
+            channels: user.channels,
+            epoch: user.epoch,
+            scope: None,
+        };
+        self.new_pair(subject, false).await
+    }
+
+    /// The user with this name and password; failures are counted.
+    pub(crate) async fn check_password(
+        &self,
+        username: &str,
+        password: &str,
+        address: &str,
+    ) -> Result<User, SchedulerError> {
         let username = username.trim().to_lowercase();
         let address = &network(address);
         let account = format!("{}@{address}", username.chars().take(64).collect::<String>());
@@ -126,14 +91,7 @@ impl Scheduler {
             return Err(SchedulerError::NotKnown);
         };
         self.inner.throttles.lock().expect("no holder panics").account.succeeded(&account);
-        let subject = Subject {
-            sub: user.username,
-            role: user.role,
-            channels: user.channels,
-            epoch: user.epoch,
-            scope: None,
-        };
-        self.new_pair(subject, false).await
+        Ok(user)
     }
 
     /// Who holds this access token.
@@ -145,7 +103,12 @@ impl Scheduler {
             tracing::debug!(%error, "a token is refused");
             SchedulerError::NotKnown
         })?;
-        Principal::from_claims(claims, address.to_owned()).ok_or(SchedulerError::NotKnown)
+        let caller = Principal::from_claims(claims, address.to_owned()).ok_or(SchedulerError::NotKnown)?;
+        if caller.rights.is_some() {
+            let mut uses = self.inner.key_uses.lock().expect("no holder panics");
+            uses.insert(caller.sub.clone(), self.now());
+        }
+        Ok(caller)
     }
 
     /// True while the caller's token has not ended and nobody disabled it: for what lasts longer than a request.
@@ -153,127 +116,6 @@ impl Scheduler {
         let keys = self.keys().current();
         let revoked = keys.revoked.iter().any(|r| r.sub == caller.sub && caller.epoch < r.epoch);
         self.now().as_secs() < caller.expires && !revoked
-    }
-
-    /// Makes a user.
-    ///
-    /// # Errors
-    /// `NotAllowed`, `Invalid`, `Conflict` when the name is taken.
-    pub async fn create_user(
-        &self,
-        caller: &Principal,
-        mut new: NewUser,
-        once: Option<Once>,
-    ) -> Result<UserView, SchedulerError> {
-        caller.must(Action::Administer)?;
-        if let Some(answer) = self.answered(once.as_ref()).await? {
-            return Ok(answer);
-        }
-        new.check()?;
-        if new.channels.is_empty() && !matches!(new.role, Role::Staff | Role::Creator) {
-            new.channels = vec![DEFAULT_CHANNEL.parse().expect("a slug")];
-        }
-        for channel in &new.channels {
-            self.channel_by_slug(channel)?
-                .ok_or_else(|| InvalidField::new("channels", format!("there is no channel {channel}")))?;
-        }
-        let password = self.inner.passwords.hash(new.password).await?;
-        let user = User {
-            id: self.next_id(),
-            username: new.username,
-            password,
-            role: new.role,
-            channels: new.channels,
-            disabled: false,
-            epoch: 0,
-            epoch_raised: None,
-            created: self.now(),
-        };
-        let view = UserView::from(&user);
-        let mut batch = self.audited(caller, "user.create", &user.id.to_string());
-        batch.create(&unique_name(&user)).create(&user);
-        self.apply_once(batch, once, view, |kind| {
-            (kind == "unique").then_some(SchedulerError::Conflict {
-                code: "username_taken",
-                text: format!("there is a user {} already", user.username),
-            })
-        })
-        .await
-    }
-
-    /// The account of a creator in the scheduler's own process, for all channels: made at the first start, with a
-    /// new password at every start, which is kept nowhere but in that process. Gives name and password.
-    ///
-    /// # Errors
-    /// `Busy`, or those of the store.
-    pub async fn local_creator(&self) -> Result<(String, String), SchedulerError> {
-        let password = random_password();
-        let hash = self.inner.passwords.hash(password.clone()).await?;
-        let mut batch = Batch::new();
-        match self.user_by_name(LOCAL_CREATOR)? {
-            Some(stored) => {
-                batch.update(&stored, &User { password: hash, ..stored.value.clone() });
-            }
-            None => {
-                let user = User {
-                    id: self.next_id(),
-                    username: LOCAL_CREATOR.into(),
-                    password: hash,
-                    role: Role::Creator,
-                    channels: Vec::new(),
-                    disabled: false,
-                    epoch: 0,
-                    epoch_raised: None,
-                    created: self.now(),
-                };
-                batch.create(&unique_name(&user)).create(&user);
-            }
-        }
-        self.inner.store.apply(batch).await?;
-        Ok((LOCAL_CREATOR.into(), password))
-    }
-
-    /// Disables a user: it cannot log in, and its tokens end everywhere within seconds.
-    ///
-    /// # Errors
-    /// `NotAllowed`, `NotFound`, `Conflict` for the caller itself.
-    pub async fn disable_user(&self, caller: &Principal, id: ObjectId) -> Result<UserView, SchedulerError> {
-        caller.must(Action::Administer)?;
-        for _ in 0..MAX_TRIES {
-            let stored = self.inner.store.get::<User>(&id.to_string())?;
-            let stored = stored.ok_or(SchedulerError::NotFound("user"))?;
-            let mut user = stored.value.clone();
-            if user.username == caller.sub {
-                let text = "nobody disables themselves: ask another of the staff".to_owned();
-                return Err(SchedulerError::Conflict { code: "own_account", text });
-            }
-            if user.disabled {
-                return Ok(UserView::from(&user));
-            }
-            user.disabled = true;
-            user.epoch += 1;
-            user.epoch_raised = Some(self.now());
-            let mut batch = self.audited(caller, "user.disable", &user.id.to_string());
-            batch.update(&stored, &user);
-            match self.inner.store.apply(batch).await {
-                Ok(()) => {
-                    self.publish_keys()?;
-                    return Ok(UserView::from(&user));
-                }
-                Err(StoreError::Conflict { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(SchedulerError::Busy)
-    }
-
-    /// Users.
-    ///
-    /// # Errors
-    /// `NotAllowed`, `Invalid` for a wrong cursor.
-    pub fn users(&self, caller: &Principal, page: &PageRequest) -> Result<Page<UserView>, SchedulerError> {
-        caller.must(Action::Administer)?;
-        self.page::<User, _>(page, None, false, |u| Some(UserView::from(&u.value)))
     }
 }
 
@@ -287,10 +129,6 @@ fn network(address: &str) -> String {
         Ok(IpAddr::V4(ip)) => ip.to_string(),
         Err(_) => address.to_owned(),
     }
-}
-
-pub(crate) fn unique_name(user: &User) -> Unique {
-    Unique { kind: "user".into(), name: user.username.clone(), owner: user.id }
 }
 
 impl Principal {

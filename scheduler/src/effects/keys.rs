@@ -11,7 +11,7 @@ use ed25519_dalek::SigningKey;
 
 use super::clock::random_bytes;
 use super::tokens::ACCESS_LIFE;
-use crate::core::documents::{Appliance, Secret, User, WarehouseDocument};
+use crate::core::documents::{ApiKey, Appliance, Secret, User, WarehouseDocument};
 use crate::store::{Batch, Store};
 use crate::{Scheduler, SchedulerError};
 
@@ -91,6 +91,12 @@ impl Scheduler {
         for user in self.all::<User>(Some(("raised", "yes")))? {
             if still_matters(user.epoch_raised, now) {
                 revoked.push(RevokedSubject { sub: user.username, epoch: user.epoch });
+            }
+        }
+        // A key has no other end than its own: until then everybody has to know that it was revoked.
+        for key in self.all::<ApiKey>(Some(("revoked", "yes")))? {
+            if now < key.expires {
+                revoked.push(RevokedSubject { sub: key.name, epoch: 1 });
             }
         }
         let list = KeyList { items, next_cursor: None, revoked };

@@ -2,6 +2,7 @@
 //! objects; the functions of [`crate::Scheduler`] that API and pages call are here.
 
 pub(crate) mod accounts;
+pub(crate) mod api_keys;
 pub(crate) mod appliances;
 pub(crate) mod ask;
 pub(crate) mod background;
@@ -30,6 +31,7 @@ pub(crate) mod start;
 pub(crate) mod tasks;
 pub(crate) mod timers;
 pub(crate) mod tokens;
+pub(crate) mod users;
 pub(crate) mod warehouses;
 
 use std::sync::Mutex;
@@ -50,6 +52,7 @@ pub(crate) struct Inner {
     pub(crate) passwords: passwords::Passwords,
     pub(crate) keys: keys::Keys,
     pub(crate) throttles: Mutex<accounts::Throttles>,
+    pub(crate) key_uses: Mutex<api_keys::KeyUses>,
     pub(crate) nonces: Mutex<join::Nonces>,
     pub(crate) picture: Mutex<Picture>,
     pub(crate) live: live::Live,

@@ -8,7 +8,7 @@ use cardshop_protocol::token::Role;
 use tokio::sync::Notify;
 
 use super::Inner;
-use super::accounts::{Throttles, unique_name};
+use super::accounts::Throttles;
 use super::catalogue::unique_slug;
 use super::clock::{Clock, Ids, check_randomness};
 use super::join::Nonces;
@@ -18,6 +18,7 @@ use super::live::Live;
 use super::metrics::Metrics;
 use super::passwords::{Passwords, random_password};
 use super::retained::Retained;
+use super::users::unique_name;
 use crate::core::documents::{
     ChannelDocument, DEFAULT_CHANNEL, MEDIA_SIZES_GB, Media, Starts, User, usable_bytes,
 };
@@ -78,6 +79,7 @@ impl Scheduler {
             keys: Keys::open(&store).await?,
             passwords: Passwords::new(),
             throttles: Mutex::new(Throttles::default()),
+            key_uses: Mutex::default(),
             nonces: Mutex::new(Nonces::default()),
             picture: Mutex::new(Picture::default()),
             live: Live::new(started),

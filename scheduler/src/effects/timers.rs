@@ -64,6 +64,7 @@ async fn run_own(scheduler: &Scheduler, mut stop: watch::Receiver<bool>) {
         report("appliances", scheduler.notice_silence(&mut presences));
         if due(&mut refreshed, REFRESH_EVERY) {
             report("keys", scheduler.publish_keys());
+            report("uses of API keys", scheduler.keep_key_uses().await);
             scheduler.inner.replan.notify_one();
         }
         if due(&mut cleared, CLEAR_EVERY) {

@@ -81,6 +81,7 @@ impl Scheduler {
             id: self.next_id(),
             sub: subject.sub.clone(),
             appliance,
+            epoch: subject.epoch,
             number: 1,
             expires: now + REFRESH_LIFE,
             revoked: false,
@@ -173,7 +174,8 @@ impl Scheduler {
                 scope: None,
             }));
         }
-        let user = self.user_by_name(&family.sub)?.map(|u| u.value).filter(|u| !u.disabled);
+        let user = self.user_by_name(&family.sub)?.map(|u| u.value);
+        let user = user.filter(|u| !u.disabled && u.epoch == family.epoch);
         Ok(user.map(|u| Subject {
             sub: u.username,
             role: u.role,

@@ -2,7 +2,7 @@
 
 use super::Document;
 use crate::core::documents::{
-    Appliance, Applied, Audit, CardDocument, ChannelDocument, Configuration, DesiredDocument, Grant,
+    ApiKey, Appliance, Applied, Audit, CardDocument, ChannelDocument, Configuration, DesiredDocument, Grant,
     Idempotent, JoinTokenDocument, Media, OrderRecipe, RefreshFamily, Secret, Starts, Story, Unique, User,
     WarehouseDocument,
 };
@@ -41,6 +41,10 @@ document!("configuration", Configuration, |d| d.id.to_string());
 document!("recipe", OrderRecipe, |d| d.order.to_string());
 document!("appliance", Appliance, |d| d.id.to_string());
 document!("join-token", JoinTokenDocument, |d| d.id.to_string());
+document!("api-key", ApiKey, |d| d.id.to_string(), {
+    let revoked = d.revoked.map(|_| ("revoked", "yes".into()));
+    revoked.into_iter().collect()
+});
 document!("family", RefreshFamily, |d| d.id.to_string());
 document!("secret", Secret, |d| d.name.clone());
 document!("starts", Starts, |_d| "scheduler".to_owned());

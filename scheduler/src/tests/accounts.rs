@@ -151,3 +151,62 @@ async fn users_have_checked_names_and_roles_and_unique_ones() {
     let (status, problem) = site.post("/users", &site.admin, user("ada", "operator")).await;
     assert_eq!((status, &problem["code"]), (StatusCode::CONFLICT, &json!("username_taken")));
 }
+
+#[tokio::test]
+async fn a_changed_password_ends_what_was_logged_in_with_the_old_one() {
+    const NEW: &str = "another horse battery";
+    let site = Site::new().await;
+    let token = site.user("olga", "operator", &["default"]).await;
+    let pair = site.made("/auth/login", "", json!({"username": "olga", "password": PASSWORD})).await;
+    let change = |old: &str, new: &str| json!({"old": old, "new": new});
+    let (status, _) = site.post("/me/password", &token, change("wrong password", NEW)).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let (status, problem) = site.post("/me/password", &token, change(PASSWORD, "short")).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{problem}");
+    site.made("/me/password", &token, change(PASSWORD, NEW)).await;
+    assert_eq!(site.get("/orders", &token).await.0, StatusCode::UNAUTHORIZED);
+    let refresh = json!({"refresh_token": pair["refresh_token"]});
+    assert_eq!(site.post("/auth/refresh", "", refresh).await.0, StatusCode::UNAUTHORIZED);
+    let old = json!({"username": "olga", "password": PASSWORD});
+    assert_eq!(site.post("/auth/login", "", old).await.0, StatusCode::UNAUTHORIZED);
+    let token = site.login("olga", NEW).await;
+    assert_eq!(site.get("/orders", &token).await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn wrong_old_passwords_are_counted_as_failed_logins() {
+    let site = Site::new().await;
+    let token = site.user("olga", "operator", &["default"]).await;
+    let mut last = StatusCode::OK;
+    for _ in 0..11 {
+        let wrong = json!({"old": "wrong password", "new": "another horse battery"});
+        last = site.post("/me/password", &token, wrong).await.0;
+    }
+    assert_eq!(last, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn staff_gives_a_new_password_and_lets_a_disabled_user_in_again() {
+    let site = Site::new().await;
+    let token = site.user("olga", "operator", &["default"]).await;
+    let (_, users) = site.get("/users", &site.admin).await;
+    let olga = users["items"].as_array().unwrap().iter().find(|u| u["username"] == "olga").unwrap();
+    let path = |what: &str| format!("/users/{}/{what}", olga["id"].as_str().unwrap());
+    for what in ["password", "disable", "enable"] {
+        let body = json!({"password": "another horse battery"});
+        assert_eq!(site.post(&path(what), &token, body).await.0, StatusCode::FORBIDDEN, "{what}");
+    }
+    site.made(&path("password"), &site.admin, json!({"password": "another horse battery"})).await;
+    assert_eq!(site.get("/orders", &token).await.0, StatusCode::UNAUTHORIZED);
+    site.made(&path("disable"), &site.admin, json!({})).await;
+    let login = json!({"username": "olga", "password": "another horse battery"});
+    assert_eq!(site.post("/auth/login", "", login).await.0, StatusCode::UNAUTHORIZED);
+    site.made(&path("enable"), &site.admin, json!({})).await;
+    let token = site.login("olga", "another horse battery").await;
+    assert_eq!(site.get("/orders", &token).await.0, StatusCode::OK);
+    let (_, audit) = site.get("/audit", &site.admin).await;
+    let actions: Vec<_> = audit["items"].as_array().unwrap().iter().map(|a| a["action"].clone()).collect();
+    for action in ["user.enable", "user.disable", "user.reset-password"] {
+        assert!(actions.contains(&json!(action)), "{actions:?}");
+    }
+}

@@ -2,6 +2,7 @@
 //! few lines of axum, a creator that only reports, and appliances whose messages are given below MQTT.
 
 mod accounts;
+mod api_keys;
 mod events;
 mod join;
 mod life;
