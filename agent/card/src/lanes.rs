@@ -29,7 +29,7 @@ const DEPTH: usize = 2;
 /// Buffers of one card: those in flight, and the one being prepared or looked at.
 const BUFFERS: usize = DEPTH + 1;
 /// Most memory of one card's buffers, bytes; only chunks of 4 MiB, which nobody makes by default, need fewer
-/// buffers. Eight cards stay below 32 MiB with the default chunk sizes.
+/// buffers. Eight cards stay below 24 MiB with the default chunk sizes.
 const MAX_BUFFER_BYTES: usize = 8 << 20;
 
 /// What one piece of work does to the device with the buffer it came with.

@@ -16,7 +16,8 @@
 //! pace, while the spill costs a page-cache write and read. Measured with a gzip of 410 MiB (2026-11-25, busy 2-core
 //! VM): three cards of 90 MiB/s were verified after 10 s, one of 20 MiB/s beside them after 25 s, its own pace;
 //! 307 MB were spilled. A single card spills nothing. A spill's disk that is slower than the fastest card slows
-//! that one: then `TMPDIR` should name another. Chunk 0, which every card takes last, is kept.
+//! that one: then `TMPDIR` should name another. Chunk 0, which every card takes last, is kept. The last or only card of
+//! a file reads it into its own buffer, and nothing is kept.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
@@ -32,8 +33,8 @@ use crate::source::{ChunkSource, SourceError};
 use crate::stop::StopFlag;
 use crate::stream::{ChunkStream, ImageStream};
 
-/// Bytes of chunks kept for the other cards: cards of one kind are less than this apart, three requests each.
-pub const WINDOW_BYTES: usize = 8 << 20;
+/// Bytes of chunks kept for the other cards: cards of one kind are less than this apart, their buffers being 1.5 MiB.
+pub const WINDOW_BYTES: usize = 4 << 20;
 /// How often a card that waits for a chunk asks its stop flag. **Source:** the contract of [`ChunkSource`].
 const ASK_STOP_EVERY: Duration = Duration::from_millis(200);
 
@@ -63,6 +64,8 @@ type Bytes = Arc<Vec<u8>>;
 struct State {
     window: VecDeque<(usize, Bytes)>,
     window_bytes: usize,
+    /// A chunk that left the window, to be filled again: fresh memory costs more than the copy into it.
+    spare: Option<Vec<u8>>,
     first: Option<Bytes>,
     /// Chunks being read now.
     reading: BTreeSet<usize>,
@@ -127,6 +130,13 @@ impl SharedSource {
         stop: &StopFlag,
     ) -> Result<(), SourceError> {
         let mut state = self.state();
+        if let Origin::Random(source) = &self.origin
+            && state.cards.iter().flatten().count() == 1
+        {
+            // Nobody else comes for it.
+            drop(state);
+            return self.read_random(&**source, chunk, buffer, stop);
+        }
         if chunk > 0 {
             state.cards[card] = state.cards[card].max(Some(chunk));
             self.trim_spill(&mut state);
@@ -148,8 +158,9 @@ impl SharedSource {
             let wanted = self.wanted(&state, chunk)?;
             // A stream's next chunk is the only one anybody reads of it.
             if state.reading.insert(wanted) {
+                let bytes = state.spare.take().unwrap_or_default();
                 drop(state);
-                let result = self.read_original(wanted, stop);
+                let result = self.read_original(wanted, bytes, stop);
                 state = self.state();
                 state.reading.remove(&wanted);
                 self.changed.notify_all();
@@ -181,17 +192,11 @@ impl SharedSource {
         }
     }
 
-    /// Reads a chunk from where it comes from, and compares it with the index.
-    fn read_original(&self, chunk: usize, stop: &StopFlag) -> Result<Bytes, SourceError> {
-        let mut bytes = vec![0; self.length(chunk)];
+    /// Reads a chunk from where it comes from into `bytes`, and compares it with the index.
+    fn read_original(&self, chunk: usize, mut bytes: Vec<u8>, stop: &StopFlag) -> Result<Bytes, SourceError> {
+        bytes.resize(self.length(chunk), 0);
         match &self.origin {
-            Origin::Random(source) => {
-                source.read_chunk(chunk, &mut bytes, stop)?;
-                if !source.gives_checked_chunks() && !self.index.chunk_matches(chunk, &bytes) {
-                    let offset = self.index.chunk_range(chunk).start;
-                    return Err(SourceError::Corrupt { chunk, offset });
-                }
-            }
+            Origin::Random(source) => self.read_random(&**source, chunk, &mut bytes, stop)?,
             // Not to be stopped within a chunk: the next card goes on behind it.
             Origin::Forward(stream, _) => stream.lock().unwrap_or_else(PoisonError::into_inner).read_chunk(
                 &self.index,
@@ -200,6 +205,21 @@ impl SharedSource {
             )?,
         }
         Ok(Arc::new(bytes))
+    }
+
+    fn read_random(
+        &self,
+        source: &dyn ChunkSource,
+        chunk: usize,
+        bytes: &mut [u8],
+        stop: &StopFlag,
+    ) -> Result<(), SourceError> {
+        source.read_chunk(chunk, bytes, stop)?;
+        if !source.gives_checked_chunks() && !self.index.chunk_matches(chunk, bytes) {
+            let offset = self.index.chunk_range(chunk).start;
+            return Err(SourceError::Corrupt { chunk, offset });
+        }
+        Ok(())
     }
 
     /// A stream that failed once gives nothing more to anybody.
@@ -228,9 +248,14 @@ impl SharedSource {
                     tracing::warn!(%error, chunk = oldest, "a chunk cannot be spilled: slow cards will fail");
                     state.unspilled = Some(format!("there was no room to keep it for a slow card: {error}"));
                 }
+                state.spare = Arc::into_inner(bytes);
             }
         } else {
-            while state.window_bytes > self.window_size && state.leave().is_some() {}
+            while state.window_bytes > self.window_size
+                && let Some((_, bytes)) = state.leave()
+            {
+                state.spare = Arc::into_inner(bytes);
+            }
         }
     }
 

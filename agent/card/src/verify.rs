@@ -25,10 +25,10 @@ pub struct VerifyOutcome {
     pub duration: std::time::Duration,
 }
 
-/// Compares a card with an index, without the image. Three buffers of 1 MiB or one chunk.
+/// Compares a card with an index, without the image. Three buffers of 512 KiB or one chunk.
 ///
 /// # Errors
-/// `Mismatch` names the first chunk that differs, or the byte in it that must be zero and is not;
+/// `Mismatch` names a chunk that differs, the first that was read, or the byte in it that must be zero and is not;
 /// `CardTooSmall`, `Io`, `Removed`, `Stuck`, `Stopped`.
 pub fn verify_card(
     card: &mut ReadableCard,

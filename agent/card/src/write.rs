@@ -27,7 +27,7 @@
 //! back leaves the mark, which neither boots nor mounts. The stop flag is asked between requests up to the
 //! last line, which takes milliseconds. Each chunk of the source is checked against the index before a byte
 //! of it is written, so that a mismatch at read-back is the card's. The source is read, and what was read back
-//! is digested, while requests to the card are in flight (`lanes`). Memory: three buffers of 1 MiB (one chunk
+//! is digested, while requests to the card are in flight (`lanes`). Memory: three buffers of 512 KiB (one chunk
 //! where that is larger), whatever the image's size, and two bytes of bookkeeping per chunk.
 
 mod clear;

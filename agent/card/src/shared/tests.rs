@@ -173,6 +173,11 @@ fn a_file_is_read_once_for_cards_together_and_again_for_a_straggler() {
     fixture.take(&cards[2], 1).unwrap();
     assert_eq!(fixture.given.load(Ordering::Relaxed), count + 1);
     assert!(shared.state().window_bytes <= WINDOW_BYTES);
+
+    let shared = SharedSource::of_chunks(fixture.index.clone(), Arc::new(fixture.once(usize::MAX)));
+    let card = shared.card();
+    fixture.order().into_iter().for_each(|chunk| fixture.take(&card, chunk).unwrap());
+    assert_eq!(shared.state().window_bytes, 0, "nothing is kept for a card that is alone");
 }
 
 #[test]
