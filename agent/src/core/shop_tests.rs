@@ -434,6 +434,49 @@ fn each_remedy_has_its_own_face_and_a_retry_looks_at_the_card_again() {
 }
 
 #[test]
+fn the_operator_is_told_which_slot_to_empty_and_an_eject_lets_go_of_a_card_at_any_step() {
+    let mut world = World::new();
+    world.lease(vec![lease(1, THREE, 50)]);
+    world.image_ready(1);
+    world.insert(1, 100);
+    world.insert(2, 100);
+    let mut commands = 0;
+    let mut eject = |world: &mut World, n: u32| {
+        commands += 1;
+        let id = ObjectId::from_parts(4, commands);
+        let command = Command { v: 1, id, deadline_s: 5, action: Action::Eject { slot: slot(n) } };
+        let received = world.now;
+        world.step(Event::Command { command, received });
+        let reply = world.effects.iter().rev().find_map(|e| match e {
+            Effect::Publish(Message::Reply(reply)) => Some(reply.text.clone()),
+            _ => None,
+        });
+        reply.expect("every command is answered")
+    };
+    let shown = |world: &World, n: u32| {
+        let (_, state) = world.shop.shown().find(|(id, _)| **id == slot(n)).unwrap();
+        (state.state, state.sentence.clone())
+    };
+
+    // What ends well was synced by the engine: the card can be taken at once.
+    world.verified(2);
+    let take = Some(Sentence::TakeCard { copy: 2, total: 10 });
+    assert_eq!(shown(&world, 2), (SlotStatus::Done, take.clone()));
+    assert_eq!(eject(&mut world, 2), "the card can be taken");
+    assert_eq!(shown(&world, 2), (SlotStatus::Done, take), "it still says which card it is");
+
+    // What is being written is stopped first, and is nobody's card then.
+    assert_eq!(eject(&mut world, 1), "the write is stopped; take the card when the light is off");
+    assert!(world.effects.iter().any(|e| matches!(e, Effect::Stop { slot: s, .. } if *s == slot(1))));
+    world.fails(1, Remedy::Retry);
+    assert_eq!(world.last_failure(), "ejected");
+    assert_eq!(shown(&world, 1), (SlotStatus::Idle, None));
+    assert_eq!(eject(&mut world, 1), "the card can be taken");
+    world.in_slot(1, SlotEvent::CardGone);
+    assert_eq!(eject(&mut world, 1), "there is no card");
+}
+
+#[test]
 fn a_command_is_done_once_and_answered_every_time() {
     let mut world = World::new();
     let command = |n: u128, deadline_s: u32, action: Action| Command {
