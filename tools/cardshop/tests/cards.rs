@@ -28,23 +28,6 @@ fn run(words: &[&dyn AsRef<std::ffi::OsStr>]) -> (Option<i32>, String) {
     (output.status.code(), text_of(&output))
 }
 
-/// A loop device over a file, detached at the end.
-struct Loop(PathBuf);
-
-impl Loop {
-    fn over(file: &Path) -> Self {
-        let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().unwrap();
-        assert!(output.status.success(), "{}", text_of(&output));
-        Self(PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()))
-    }
-}
-
-impl Drop for Loop {
-    fn drop(&mut self) {
-        let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
-    }
-}
-
 /// A used card: old bytes everywhere.
 fn used_card(folder: &Path, name: &str, size: u64) -> PathBuf {
     let path = folder.join(name);

@@ -4,6 +4,7 @@
 mod common;
 
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Stdio;
 
 use cardshop_sim::client::{Client, ClientError};
@@ -42,6 +43,14 @@ fn assert_all_cards_good(shop: &Shop, copies: u32) {
         assert_eq!(verify.status.code(), Some(0), "{}", text_of(&verify));
         assert_equal_in_every_extent(&index, &image, &card);
     }
+}
+
+/// `cardshop card --keys`: its exit code, what it said, and what the certificate is worth.
+fn certificate(card: &Path, keys: &Path) -> (Option<i32>, String, Value) {
+    let output = cardshop().args(["--json", "card"]).arg(card).arg("--keys").arg(keys).output().unwrap();
+    let text = text_of(&output);
+    let event: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap_or_default();
+    (output.status.code(), text, event)
 }
 
 #[test]
@@ -115,6 +124,55 @@ fn an_order_becomes_verified_cards_and_is_shipped() {
     let ship = serde_json::json!({"count": 3, "tracking": "LX123456789FR"});
     let _: Value = manager.post(&format!("/orders/{order}/ship"), &ship).unwrap();
     shop.wait_for(&manager, order, "shipped");
+}
+
+#[test]
+fn a_cards_certificate_says_whose_it_is_and_a_changed_passport_is_not_genuine() {
+    if !root() {
+        return;
+    }
+    let shop = Shop::open();
+    let manager = shop.manager();
+    let configuration = shop.stock(&manager);
+    let _agent = shop.new_agent(&manager, &quick_bench());
+    let order = shop::order(&manager, &configuration, 1).unwrap();
+    shop.wait_for(&manager, order, "written");
+    let keys = shop.folder.path().join("keys.json");
+    let list: Value = manager.get("/keys").unwrap();
+    std::fs::write(&keys, list.to_string()).unwrap();
+    let (file, _) = finished_cards(&shop.cards()).remove(0);
+    let card = Loop::over(&file);
+
+    let (code, text, event) = certificate(&card.0, &keys);
+    assert_eq!((code, &event["certificate"]), (Some(0), &"genuine".into()), "{text}");
+    let appliance = &event["passport"]["appliance"];
+    let signer = |key: &Value| key["kid"] == *appliance && key["use"] == "appliance";
+    assert!(list["items"].as_array().unwrap().iter().any(signer), "{list} {text}");
+    let people = text_of(&cardshop().arg("card").arg(&card.0).arg("--keys").arg(&keys).output().unwrap());
+    let named = format!("(appliance {})", appliance.as_str().unwrap());
+    assert!(people.contains(&named) && people.contains("certificate: genuine"), "{people}");
+
+    // Nobody's: the keys of a shop that does not know the appliance.
+    let none = shop.folder.path().join("none.json");
+    std::fs::write(&none, r#"{"items": [], "next_cursor": null}"#).unwrap();
+    assert_eq!(certificate(&card.0, &none).0, Some(4));
+
+    // Copy 1 of 1 says that it is one of nine.
+    let (index, _) = shop.image();
+    let place = index.passport().iter().find(|f| f.name == cardshop_card::CARD_FILE).unwrap().offset;
+    let device = std::fs::File::options().read(true).write(true).open(&card.0).unwrap();
+    let mut passport = vec![0; 4096];
+    device.read_exact_at(&mut passport, place).unwrap();
+    let end = passport.iter().rposition(|byte| *byte == b'}').expect("the passport lies there");
+    let mut changed: Value = serde_json::from_slice(&passport[..=end]).unwrap();
+    changed["total"] = 9.into();
+    let mut changed = changed.to_string().into_bytes();
+    changed.resize(4096, b' ');
+    device.write_all_at(&changed, place).unwrap();
+    device.sync_all().unwrap();
+    let (code, text, event) = certificate(&card.0, &keys);
+    assert_eq!((code, &event["certificate"]), (Some(4), &"not_genuine".into()), "{text}");
+    assert_eq!(event["passport"]["total"], 9, "{text}");
 }
 
 #[test]

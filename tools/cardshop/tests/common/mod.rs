@@ -62,6 +62,23 @@ pub(crate) fn root() -> bool {
     root
 }
 
+/// A loop device over a file, detached at the end.
+pub(crate) struct Loop(pub(crate) PathBuf);
+
+impl Loop {
+    pub(crate) fn over(file: &Path) -> Self {
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(file).output().unwrap();
+        assert!(output.status.success(), "{}", text_of(&output));
+        Self(PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("--detach").arg(&self.0).status();
+    }
+}
+
 /// Calls `check` until it gives something.
 pub(crate) fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
