@@ -25,6 +25,7 @@ use crate::effects::cache_disk::{self, CacheDisk};
 use crate::effects::clock::Clock;
 use crate::effects::devices::Devices;
 use crate::effects::fetch::{Fetcher, Pace, Shared, SignatureRule, Tokens};
+use crate::effects::http::Http;
 use crate::effects::mqtt::{Link, LinkConfig};
 use crate::effects::outbox::{Outbox, OutboxError};
 use crate::effects::session::{Identity, Session};
@@ -138,6 +139,7 @@ impl Agent {
 
         let http = http::client_through(config.fetch.proxy.as_deref())
             .map_err(|error| ConfigError::Contradiction(format!("has a [fetch] proxy of no use: {error}")))?;
+        let http = Http::new(http);
         let (received, disk) = (Arc::new(AtomicU64::new(0)), CacheDisk::default());
         let fetcher = Fetcher::new(Shared {
             http: http.clone(),
@@ -160,6 +162,7 @@ impl Agent {
             session: session.clone(),
             clock: clock.clone(),
             ca: config.mqtt_ca.clone(),
+            http: http.clone(),
             events: events.clone(),
         })
         .map_err(start_error("the line to the broker"))?;
@@ -202,7 +205,7 @@ impl Agent {
 
     fn start_threads(
         &mut self,
-        http: ureq::Agent,
+        http: Http,
         identity: Identity,
         state: Arc<StateFolder>,
     ) -> Result<(), AgentError> {

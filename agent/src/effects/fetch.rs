@@ -28,6 +28,7 @@ use super::address::check_http;
 use super::cache::Cache;
 use super::cache_disk::CacheDisk;
 use super::clock::Clock;
+use super::http::Http;
 use super::session::{Session, Token};
 use super::store::ImageStore;
 use crate::core::Event;
@@ -118,7 +119,7 @@ impl Tokens {
 /// What all fetches share.
 #[derive(Clone)]
 pub(crate) struct Shared {
-    pub(crate) http: ureq::Agent,
+    pub(crate) http: Http,
     pub(crate) tokens: Tokens,
     pub(crate) cache: Cache,
     pub(crate) disk: CacheDisk,

@@ -2,8 +2,10 @@
 //! another machine (callers check addresses with [`super::address`]), every call bounded in time, and never a
 //! proxy for what is on this machine.
 
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Proxy, ProxyProtocol};
 
 /// One call to the server's API, from first byte to last.
@@ -18,6 +20,55 @@ const THIS_MACHINE: [&str; 3] = ["localhost", "127.*", "[::1]"];
 #[error("the proxy's address is not like http://proxy.example:3128, https://… or socks5://…")]
 pub(crate) struct BadProxy;
 
+/// The client that everyone uses, and the site's own CA it trusts since the appliance has joined; clones are the
+/// same one.
+#[derive(Clone)]
+pub(crate) struct Http(Arc<RwLock<Trusting>>);
+
+struct Trusting {
+    agent: ureq::Agent,
+    ca: Option<String>,
+}
+
+impl Http {
+    /// Uses `agent`, which trusts the public CAs.
+    pub(crate) fn new(agent: ureq::Agent) -> Self {
+        Self(Arc::new(RwLock::new(Trusting { agent, ca: None })))
+    }
+
+    /// The client now.
+    pub(crate) fn agent(&self) -> ureq::Agent {
+        self.0.read().expect("no holder panics").agent.clone()
+    }
+
+    /// PEM of the only CA that is trusted; `None`: the public ones are.
+    pub(crate) fn ca(&self) -> Option<String> {
+        self.0.read().expect("no holder panics").ca.clone()
+    }
+
+    /// From now on only this CA (PEM) is trusted, or the public ones. Open connections go unused.
+    pub(crate) fn trust(&self, ca: Option<&str>) {
+        let mut now = self.0.write().expect("no holder panics");
+        if now.ca.as_deref() != ca {
+            *now = Trusting { agent: trusting(&now.agent, ca), ca: ca.map(str::to_owned) };
+        }
+    }
+}
+
+/// A client with the settings of `agent` that trusts only the CA in `ca`, PEM, or the public ones. From what is no
+/// certificate follows that nobody is trusted.
+pub(crate) fn trusting(agent: &ureq::Agent, ca: Option<&str>) -> ureq::Agent {
+    let roots = match ca {
+        None => RootCerts::WebPki,
+        Some(pem) => RootCerts::from(parse_pem(pem.as_bytes()).filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })),
+    };
+    let tls = TlsConfig::builder().root_certs(roots).build();
+    configured(agent.config().proxy().cloned()).tls_config(tls).build().new_agent()
+}
+
 /// Makes the client, with this proxy or, if none is given, the environment's.
 ///
 /// # Errors
@@ -30,7 +81,11 @@ pub(crate) fn client_through(proxy: Option<&str>) -> Result<ureq::Agent, BadProx
             None => None,
         },
     };
-    Ok(ureq::Agent::config_builder()
+    Ok(configured(proxy).build().new_agent())
+}
+
+fn configured(proxy: Option<Proxy>) -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+    ureq::Agent::config_builder()
         .proxy(proxy)
         .http_status_as_error(false)
         .timeout_global(Some(CALL_LIMIT))
@@ -40,8 +95,6 @@ pub(crate) fn client_through(proxy: Option<&str>) -> Result<ureq::Agent, BadProx
         .max_idle_connections(IDLE_CONNECTIONS)
         .max_idle_connections_per_host(IDLE_CONNECTIONS)
         .user_agent(concat!("cardshop-agent/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .new_agent())
 }
 
 /// The client without settings of its own.

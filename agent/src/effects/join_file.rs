@@ -46,9 +46,9 @@ pub(crate) enum JoinFileError {
     /// Its token is not one.
     #[error("the join file's token is damaged: copy it again, it begins with csj1.")]
     BadToken,
-    /// Its token names a certificate authority of the site's own.
-    #[error("the token asks for the site's own certificate authority, which this version cannot check")]
-    OwnAuthority,
+    /// Its token names the site's own CA, which plain text cannot show.
+    #[error("the join file's token names the site's own CA: its server address has to begin with https://")]
+    OwnCaInTheClear,
 }
 
 /// Reads the join file.
@@ -67,8 +67,8 @@ pub(crate) fn read(path: &Path) -> Result<JoinFile, JoinFileError> {
         None | Some("") => None,
         Some(text) => Some(text.parse::<JoinToken>().map_err(|_| JoinFileError::BadToken)?),
     };
-    if address.tls && token.as_ref().is_some_and(|t| !t.uses_public_ca()) {
-        return Err(JoinFileError::OwnAuthority);
+    if !address.tls && token.as_ref().is_some_and(|t| !t.uses_public_ca()) {
+        return Err(JoinFileError::OwnCaInTheClear);
     }
     let label: String = contents.label.chars().filter(|c| !c.is_control()).take(80).collect();
     let label = if label.trim().is_empty() { "appliance".into() } else { label };
@@ -139,7 +139,7 @@ mod tests {
             ("server = ".to_owned(), "line 1"),
             (format!("server = \"http://shop.example\"\ntoken = \"{good}\""), "unencrypted"),
             (format!("server = \"https://shop.example\"\ntoken = \"{}\"", &good[1..]), "damaged"),
-            (format!("server = \"https://shop.example\"\ntoken = \"{own_ca}\""), "own certificate authority"),
+            (format!("server = \"http://127.0.0.1:1\"\ntoken = \"{own_ca}\""), "own CA"),
         ];
         for (text, reason) in cases {
             let (_folder, path) = file(&text);

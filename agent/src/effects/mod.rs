@@ -23,6 +23,7 @@ pub(crate) mod machine;
 pub(crate) mod mqtt;
 pub(crate) mod outbox;
 pub(crate) mod passport;
+mod pin;
 pub(crate) mod probe;
 pub(crate) mod server;
 pub(crate) mod session;
@@ -44,5 +45,7 @@ mod session_tests;
 mod test_fetch;
 #[cfg(test)]
 mod test_http;
+#[cfg(test)]
+mod test_tls;
 #[cfg(test)]
 mod test_warehouse;

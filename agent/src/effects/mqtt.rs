@@ -29,7 +29,7 @@ use serde::Serialize;
 
 use super::address::{AddressError, check_mqtt};
 use super::clock::Clock;
-use super::http::jitter;
+use super::http::{Http, jitter};
 use super::session::{Session, Token};
 use crate::config::read_bounded;
 use crate::core::Event;
@@ -72,8 +72,11 @@ pub(crate) struct LinkConfig {
     pub(crate) info: Info,
     pub(crate) session: Session,
     pub(crate) clock: Clock,
-    /// PEM: whose certificate the broker is to show; the system's CAs when it is `None`.
+    /// PEM: whose certificate the broker is to show; that of the site's own CA when it is `None`, and without one the
+    /// system's.
     pub(crate) ca: Option<PathBuf>,
+    /// Knows the site's own CA.
+    pub(crate) http: Http,
     pub(crate) events: SyncSender<Event>,
 }
 
@@ -198,6 +201,7 @@ impl Line {
         if address.tls {
             // Read anew for each connection: it may have been replaced.
             let ca = self.config.ca.as_deref().map(read_ca).transpose()?;
+            let ca = ca.or_else(|| self.config.http.ca().map(String::into_bytes));
             options.set_transport(match ca {
                 Some(pem) => Transport::tls(pem, None, None),
                 None => Transport::tls_with_default_config(),

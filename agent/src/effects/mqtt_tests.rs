@@ -16,6 +16,7 @@ use rumqttc::mqttbytes::v4::{
 use rumqttc::{QoS, mqttbytes};
 
 use super::clock::Clock;
+use super::http::Http;
 use super::mqtt::{Link, LinkConfig, start};
 use super::session::Session;
 use crate::core::Event;
@@ -160,6 +161,7 @@ fn line(broker: &Broker) -> Running {
         session: session.clone(),
         clock: Clock::default(),
         ca: None,
+        http: Http::new(super::http::client()),
         events,
     };
     let (link, thread) = start(config).unwrap();

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use cardshop_protocol::api::{JoinAnswer, TokenPair};
 use cardshop_protocol::ids::ApplianceId;
-use cardshop_protocol::join::pairing_code;
+use cardshop_protocol::join::{JoinToken, pairing_code};
 use cardshop_protocol::keys::{appliance_id, decode_public};
 use cardshop_protocol::message::Hardware;
 use ed25519_dalek::SigningKey;
 
-use super::http::jitter;
+use super::http::{Http, jitter, trusting};
 use super::join_file::{self, JoinFile};
+use super::pin::{PinError, find_ca};
 use super::server::{Server, ServerError};
 use super::state::{Member, StateError, StateFolder};
 use crate::core::enrol::{Act, Answer, Enrolment, Standing};
@@ -138,7 +139,7 @@ pub(crate) struct Identity {
 /// The thread's own state.
 struct Keeper {
     session: Session,
-    http: ureq::Agent,
+    http: Http,
     identity: Identity,
     appliance: ApplianceId,
     state: Arc<StateFolder>,
@@ -155,23 +156,41 @@ struct Keeper {
     refused_token: Option<String>,
 }
 
+/// Whom an answer is from, as a [`Member`] remembers it.
+struct Joined {
+    server: String,
+    label: String,
+    token: Option<String>,
+    ca: Option<String>,
+}
+
+impl From<&Member> for Joined {
+    fn from(member: &Member) -> Self {
+        let Member { server, label, token, ca, .. } = member.clone();
+        Self { server, label, token, ca }
+    }
+}
+
 /// Starts the thread.
 ///
 /// # Errors
 /// What the system says when it has no thread to give.
 pub(crate) fn start(
     session: &Session,
-    http: ureq::Agent,
+    http: Http,
     identity: Identity,
     state: Arc<StateFolder>,
     join_path: PathBuf,
 ) -> std::io::Result<JoinHandle<()>> {
+    let member = state.member();
+    // Before there is a token that could be shown to anybody.
+    http.trust(member.as_ref().and_then(|m| m.ca.as_deref()));
     let mut keeper = Keeper {
         session: session.clone(),
         http,
         appliance: appliance_id(&identity.key.verifying_key()),
         identity,
-        member: state.member(),
+        member,
         state,
         join_path,
         file: None,
@@ -243,22 +262,40 @@ impl Keeper {
         Answer::JoinFile { has_token }
     }
 
-    fn server(&self) -> Option<Server> {
-        let remembered = self.member.as_ref().map(|m| &m.server);
-        let base = remembered.or(self.file.as_ref().map(|f| &f.server))?;
-        Some(Server::new(self.http.clone(), base))
+    /// The server we have joined or asked to; before that the join file's.
+    fn server(&self) -> Result<Server, Answer> {
+        match (&self.member, &self.file) {
+            (Some(member), _) => Ok(Server::new(self.http.agent(), &member.server)),
+            (None, Some(file)) => Ok(self.named(&file.server, file.token.as_ref())?.0),
+            (None, None) => Err(Answer::NoJoinFile("no server is known".into())),
+        }
+    }
+
+    /// The join file's server, and the site's own CA where the token names it: then the server has shown it, and
+    /// nothing is sent to one whose certificate is of another.
+    fn named(&self, base: &str, token: Option<&JoinToken>) -> Result<(Server, Option<String>), Answer> {
+        let http = self.http.agent();
+        let pin = token.filter(|token| !token.uses_public_ca()).map(|token| &token.ca);
+        let ca = pin.map(|pin| find_ca(&http, base, pin)).transpose().map_err(|error| match error {
+            PinError::Away(_) => Answer::Away(error.to_string()),
+            PinError::Stranger { .. } => Answer::WrongServer(error.to_string()),
+        })?;
+        Ok((Server::new(trusting(&http, ca.as_deref()), base), ca))
     }
 
     fn join(&mut self) -> Answer {
         let Some(JoinFile { server: base, token: Some(token), label }) = self.file.clone() else {
             return Answer::NoJoinFile("the join file has no token".into());
         };
-        let server = Server::new(self.http.clone(), &base);
+        let (server, ca) = match self.named(&base, Some(&token)) {
+            Ok(named) => named,
+            Err(answer) => return answer,
+        };
         match server.join(&self.identity.key, &token, &label, self.identity.hardware.clone()) {
             Ok(answer) => {
                 // Joining anew, with a token a person put there, may be to another site than before.
                 self.member = None;
-                self.stands(&base, &label, Some(token.id), &answer)
+                self.stands(Joined { server: base, label, token: Some(token.id), ca }, &answer)
             }
             Err(error) => {
                 if matches!(error, ServerError::Refused { .. }) {
@@ -270,13 +307,20 @@ impl Keeper {
     }
 
     fn ask_state(&mut self) -> Answer {
-        let Some(server) = self.server() else { return Answer::NoJoinFile("no server is known".into()) };
-        let known = self.member.as_ref().map(|m| (m.server.clone(), m.label.clone(), m.token.clone()));
-        let known = known.or(self.file.as_ref().map(|f| (f.server.clone(), f.label.clone(), None)));
-        match (server.join_state(self.appliance), known) {
-            (Ok(answer), Some((base, label, token))) => self.stands(&base, &label, token, &answer),
-            (Ok(_), None) => Answer::NoJoinFile("no server is known".into()),
-            (Err(error), _) => {
+        let (server, joined) = match (&self.member, &self.file) {
+            (Some(member), _) => (Server::new(self.http.agent(), &member.server), Joined::from(member)),
+            (None, Some(file)) => match self.named(&file.server, file.token.as_ref()) {
+                Ok((server, ca)) => {
+                    let (base, label) = (file.server.clone(), file.label.clone());
+                    (server, Joined { server: base, label, token: None, ca })
+                }
+                Err(answer) => return answer,
+            },
+            (None, None) => return Answer::NoJoinFile("no server is known".into()),
+        };
+        match server.join_state(self.appliance) {
+            Ok(answer) => self.stands(joined, &answer),
+            Err(error) => {
                 self.unknown |= matches!(error, ServerError::Refused { .. });
                 failed(error)
             }
@@ -284,7 +328,7 @@ impl Keeper {
     }
 
     /// Checks that the answer is from the site whose code a person compares, and remembers it.
-    fn stands(&mut self, base: &str, label: &str, token: Option<String>, answer: &JoinAnswer) -> Answer {
+    fn stands(&mut self, joined: Joined, answer: &JoinAnswer) -> Answer {
         let Some(server_key) = decode_public(&answer.server_key) else {
             return Answer::WrongServer("its answer has no valid key".into());
         };
@@ -295,13 +339,10 @@ impl Keeper {
         if self.member.as_ref().is_some_and(|m| m.server_key != answer.server_key) {
             return Answer::WrongServer("its key is not that of the shop joined before".into());
         }
-        let member = Member {
-            server: base.to_owned(),
-            server_key: answer.server_key.clone(),
-            label: label.to_owned(),
-            token,
-            mqtt: answer.mqtt.clone(),
-        };
+        let Joined { server, label, token, ca } = joined;
+        let (server_key, mqtt) = (answer.server_key.clone(), answer.mqtt.clone());
+        let member = Member { server, server_key, label, token, mqtt, ca };
+        self.http.trust(member.ca.as_deref());
         self.session.lock().mqtt.clone_from(&member.mqtt);
         if let Err(error) = self.state.remember(&member) {
             self.report(&error);
@@ -321,13 +362,19 @@ impl Keeper {
     }
 
     fn log_in(&mut self) -> Answer {
-        let Some(server) = self.server() else { return Answer::Refused("no server is known".into()) };
+        let server = match self.server() {
+            Ok(server) => server,
+            Err(answer) => return answer,
+        };
         let result = server.log_in(&self.identity.key, self.appliance);
         self.tokens(result)
     }
 
     fn refresh(&mut self) -> Answer {
-        let Some(server) = self.server() else { return Answer::Refused("no server is known".into()) };
+        let server = match self.server() {
+            Ok(server) => server,
+            Err(answer) => return answer,
+        };
         let result = server.refresh(&self.refresh_token);
         self.tokens(result)
     }

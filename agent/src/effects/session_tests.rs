@@ -1,6 +1,7 @@
 //! Joining and logging in against a server over real TCP that checks every signature.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,15 +10,17 @@ use cardshop_protocol::api::{
     ApplianceLogin, Join, JoinAnswer, Membership, NonceAnswer, Problem, Refresh, TokenPair,
 };
 use cardshop_protocol::ids::ApplianceId;
-use cardshop_protocol::join::{JoinToken, pairing_code};
+use cardshop_protocol::join::{JoinToken, crockford, pairing_code};
 use cardshop_protocol::keys::{appliance_id, decode_public, decode_signature, encode_public};
 use cardshop_protocol::message::Hardware;
 use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
+use rustls::ServerConfig;
 
 use super::http;
 use super::session::{Identity, Session, start};
 use super::state::StateFolder;
 use super::test_http::{Request, send, serve};
+use super::test_tls::{Ca, serve_tls};
 use crate::core::enrol::Standing;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -151,15 +154,30 @@ impl World {
     }
 
     fn write_join_file(&self, token: &JoinToken) {
-        let text = format!("server = \"{}\"\ntoken = \"{token}\"\nlabel = \"Bench\"\n", self.address);
+        self.write_join_file_for(&self.address, &token.to_string());
+    }
+
+    fn write_join_file_for(&self, server: &str, token: &str) {
+        let text = format!("server = \"{server}\"\ntoken = \"{token}\"\nlabel = \"Bench\"\n");
         std::fs::write(&self.join_path, text).unwrap();
+    }
+
+    /// Puts TLS before the server, and a join file for it that pins this CA; gives how many bytes clients have said.
+    fn encrypt(&self, config: ServerConfig, pin: [u8; 10]) -> Arc<AtomicU64> {
+        let (server, said) = serve_tls(config, &self.address);
+        let token = JoinToken::from_random(&[4; 32], Some(pin));
+        self.site(|site| site.token = token.clone());
+        self.write_join_file_for(&server, &token.to_string());
+        said
     }
 
     fn start(&self) -> Running {
         let state = Arc::new(StateFolder::open(&self.folder.path().join("state"), LIMIT).unwrap());
         let session = Session::default();
         let identity = Identity { key: state.key().unwrap(), hardware: Hardware::default() };
-        let thread = start(&session, http::client(), identity, state, self.join_path.clone()).unwrap();
+        let thread =
+            start(&session, http::Http::new(http::client()), identity, state, self.join_path.clone())
+                .unwrap();
         Running { session, thread }
     }
 
@@ -281,4 +299,57 @@ fn a_token_nobody_knows_is_a_named_refusal() {
     let running = world.start();
     running.wait_for("the refusal", |s| matches!(s.standing(), Standing::JoinRefused(_)));
     running.end();
+}
+
+#[test]
+fn a_pinned_ca_is_found_in_the_handshake_and_is_the_only_one_trusted_afterwards() {
+    let world = World::new(Membership::Approved);
+    let ca = Ca::new();
+    world.encrypt(ca.issue("127.0.0.1", 2099), ca.fingerprint());
+    let running = world.start();
+    running.wait_for("a token", |s| token_of(s).as_deref() == Some("access 1"));
+    running.end();
+
+    // A restart needs no token to know the CA, and one who merely has the address is not taken for the site.
+    let running = world.start();
+    running.wait_for("a token again", |s| token_of(s).as_deref() == Some("access 2"));
+    running.end();
+    let (stranger, said) = serve_tls(Ca::new().issue("127.0.0.1", 2099), &world.address);
+    world.write_join_file_for(&stranger, "");
+    let running = world.start();
+    running.wait_for("the refusal", |s| matches!(s.standing(), Standing::ServerAway(_)));
+    assert_eq!(said.load(Ordering::SeqCst), 0);
+    running.end();
+}
+
+#[test]
+fn a_server_of_another_ca_is_told_nothing_and_both_fingerprints_are_named() {
+    let world = World::new(Membership::Approved);
+    let (ours, theirs) = (Ca::new(), Ca::new());
+    let said = world.encrypt(theirs.issue("127.0.0.1", 2099), ours.fingerprint());
+    let running = world.start();
+    running.wait_for("the refusal", |s| matches!(s.standing(), Standing::WrongServer(_)));
+    let standing = format!("{:?}", running.session.standing());
+    for ca in [&ours, &theirs] {
+        assert!(standing.contains(&crockford(&ca.fingerprint())), "{standing}");
+    }
+    assert_eq!(said.load(Ordering::SeqCst), 0);
+    running.end();
+}
+
+#[test]
+fn the_pinned_ca_beside_a_certificate_that_is_not_good_opens_nothing() {
+    let ca = Ca::new();
+    for (wrong, config) in [
+        ("of another's making", ca.beside_another("127.0.0.1")),
+        ("for another host", ca.issue("127.0.0.2", 2099)),
+        ("out of time", ca.issue("127.0.0.1", 2021)),
+    ] {
+        let world = World::new(Membership::Approved);
+        let said = world.encrypt(config, ca.fingerprint());
+        let running = world.start();
+        running.wait_for(wrong, |s| matches!(s.standing(), Standing::ServerAway(_)));
+        assert_eq!(said.load(Ordering::SeqCst), 0, "{wrong}");
+        running.end();
+    }
 }

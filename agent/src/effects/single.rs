@@ -82,7 +82,7 @@ pub fn fetch_one(job: FetchJob, stop: &StopFlag) -> Result<FetchReport, FetchFai
     let (events, happened) = sync_channel(64);
     let received = Arc::new(AtomicU64::new(0));
     let mut fetcher = Fetcher::new(Shared {
-        http: client,
+        http: http::Http::new(client),
         tokens: Tokens::Fixed(job.token),
         cache,
         disk: CacheDisk::default(),

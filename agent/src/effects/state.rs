@@ -64,6 +64,9 @@ pub(crate) struct Member {
     /// Where the broker listens, once approved.
     #[serde(default)]
     pub(crate) mqtt: Option<String>,
+    /// The site's own CA, PEM, when the token it joined with named one: from then on nobody else is trusted.
+    #[serde(default)]
+    pub(crate) ca: Option<String>,
 }
 
 impl StateFolder {
@@ -221,6 +224,7 @@ mod tests {
             label: "bench".into(),
             token: Some("abc123".into()),
             mqtt: None,
+            ca: None,
         };
         state.remember(&member).unwrap();
         assert_eq!(state.member(), Some(member));

@@ -109,7 +109,7 @@ impl Bench {
         let mut pace = Pace::new(setup.connections, setup.max_bps);
         pace.patience = setup.patience;
         let fetcher = Fetcher::new(Shared {
-            http: http::client(),
+            http: http::Http::new(http::client()),
             tokens: Tokens::Session(session.clone()),
             cache: Cache::open(folder.path(), setup.cache).unwrap(),
             disk,

@@ -96,7 +96,7 @@ fn ask(
     headers: &[(&str, String)],
     wanted: &Wanted,
 ) -> Result<Response<ureq::Body>, FetchError> {
-    let mut request = shared.http.get(address);
+    let mut request = shared.http.agent().get(address);
     for (name, value) in headers.iter().filter(|(name, _)| *name != "If-Range" || wanted.range.is_some()) {
         request = request.header(*name, value);
     }
