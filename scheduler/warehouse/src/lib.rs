@@ -26,7 +26,7 @@ use cardshop_protocol::token::SharedKeys;
 
 use crate::core::metadata::Kind;
 pub use server::Running;
-pub use tls::{TlsError, TlsFiles};
+pub use tls::{Tls, TlsError, TlsFiles};
 
 const MIB: u64 = 1024 * 1024;
 

@@ -29,8 +29,6 @@ use crate::tls::Tls;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the certificate's files are looked at.
-const CERTIFICATE_CHECK: Duration = Duration::from_secs(2);
 /// How often a connection asks whether its account still counts. With a key list that is 2 s old at most,
 /// a disabled account stops within 4 s.
 const REVOCATION_CHECK: Duration = Duration::from_secs(1);
@@ -66,7 +64,10 @@ impl Running {
         let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
         let encrypted = acceptor.is_some();
         if let Some(tls) = tls {
-            tasks.spawn(renew(tls, stop.clone()));
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                let _ = stop.run_until_cancelled(tls.keep_fresh()).await;
+            });
         }
         tasks.spawn(accept(listener, acceptor, warehouse.clone(), stop.clone()));
         Self { address, encrypted, stop: stop.drop_guard(), tasks, warehouse }
@@ -101,15 +102,6 @@ async fn expire(warehouse: Arc<Warehouse>, stop: CancellationToken) {
             warehouse.look_after_space();
         };
         let _ = tokio::task::spawn_blocking(look).await;
-    }
-}
-
-async fn renew(tls: Tls, stop: CancellationToken) {
-    let tls = Arc::new(tls);
-    let mut tick = tokio::time::interval(CERTIFICATE_CHECK);
-    while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        let tls = tls.clone();
-        let _ = tokio::task::spawn_blocking(move || tls.refresh()).await;
     }
 }
 

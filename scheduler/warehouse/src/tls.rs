@@ -1,9 +1,9 @@
 //! TLS from two PEM files, read again when they change: a new certificate counts for the next handshake, and no
-//! connection ends. Used by `server`.
+//! connection ends. Used by `server`, and by whoever else serves HTTP in this process.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
 use rustls::crypto::ring::default_provider;
@@ -49,12 +49,15 @@ pub enum TlsError {
     },
 }
 
+/// How often the files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// What tells that a file is another one: change time and size.
 type Stamp = [Option<(SystemTime, u64)>; 2];
 
 /// The certificate that is served now.
 #[derive(Debug)]
-pub(crate) struct Tls {
+pub struct Tls {
     files: TlsFiles,
     served: Arc<Served>,
     stamp: Mutex<Stamp>,
@@ -65,7 +68,7 @@ impl Tls {
     ///
     /// # Errors
     /// [`TlsError`].
-    pub(crate) fn open(files: TlsFiles) -> Result<Self, TlsError> {
+    pub fn open(files: TlsFiles) -> Result<Self, TlsError> {
         // Before the bytes: what changes in between is read again.
         let stamp = stamp(&files);
         let served = Arc::new(Served(RwLock::new(Arc::new(read(&files)?))));
@@ -73,7 +76,7 @@ impl Tls {
     }
 
     /// What connections are accepted with.
-    pub(crate) fn config(&self) -> Arc<ServerConfig> {
+    pub fn config(&self) -> Arc<ServerConfig> {
         let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
         let builder = builder.with_safe_default_protocol_versions().expect("ring knows TLS 1.2 and 1.3");
         let mut config = builder.with_no_client_auth().with_cert_resolver(self.served.clone());
@@ -81,8 +84,19 @@ impl Tls {
         Arc::new(config)
     }
 
+    /// Looks at the files every two seconds, for ever: to be run beside the listener, and dropped with it.
+    pub async fn keep_fresh(self) {
+        let tls = Arc::new(self);
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tick.tick().await;
+            let tls = tls.clone();
+            let _ = tokio::task::spawn_blocking(move || tls.refresh()).await;
+        }
+    }
+
     /// Reads the files again when they changed; what cannot be used is said once, and the old certificate stays.
-    pub(crate) fn refresh(&self) {
+    fn refresh(&self) {
         let mut known = self.stamp.lock().expect("no holder panics");
         let now = stamp(&self.files);
         if *known == now {
