@@ -19,6 +19,7 @@ pub use effects::paging::PageRequest;
 pub use effects::passwords::random_password;
 pub use effects::start::FirstLogin;
 pub use effects::users::NewUser;
+pub use ureq::tls::RootCerts;
 
 use crate::core::fields::InvalidField;
 use crate::core::order::Refusal;
@@ -37,6 +38,11 @@ pub struct Config {
     pub mqtt_ca: Option<PathBuf>,
     /// Where appliances reach the broker; the same when `None`.
     pub appliance_mqtt_url: Option<String>,
+    /// Fingerprint of the CA of the server's certificate when that is the site's own: join tokens carry it. `None` for
+    /// public CAs.
+    pub own_ca: Option<[u8; 10]>,
+    /// Whose certificates warehouses are to have.
+    pub roots: RootCerts,
     /// Base addresses of warehouses; the first is the default.
     pub warehouses: Vec<String>,
     /// Password of `admin` at the first start; random and told once when `None`.

@@ -6,6 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use ureq::Agent;
+use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::StopFlag;
 
@@ -26,8 +27,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(stop: &StopFlag) -> Self {
+    /// A client of servers whose certificates are of one of `roots`.
+    pub(crate) fn new(stop: &StopFlag, roots: RootCerts) -> Self {
         let agent: Agent = Agent::config_builder()
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .http_status_as_error(false)
             .timeout_resolve(Some(CONNECT_TIMEOUT))
             .timeout_connect(Some(CONNECT_TIMEOUT))
@@ -180,7 +183,7 @@ mod tests {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", server.local_addr().unwrap());
         let stop = StopFlag::new();
-        let client = Client::new(&stop);
+        let client = Client::new(&stop, RootCerts::WebPki);
         let stopper = thread::spawn(move || {
             let _silent = server.accept().unwrap();
             stop.stop();

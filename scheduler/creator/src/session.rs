@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::StopFlag;
 use crate::http::{self, Client};
+use crate::worker::Config;
 
 /// Access tokens are renewed this long before they end.
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
@@ -51,9 +52,10 @@ struct Answer {
 }
 
 impl Session {
-    pub(crate) fn new(server: &str, username: &str, password: &str, stop: &StopFlag) -> Self {
+    pub(crate) fn new(config: &Config, stop: &StopFlag) -> Self {
+        let Config { server, username, password, roots, .. } = config;
         Self {
-            client: Client::new(stop),
+            client: Client::new(stop, roots.clone()),
             base: format!("{}/api/v1", server.trim_end_matches('/')),
             username: username.to_owned(),
             password: password.to_owned(),

@@ -8,6 +8,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ureq::tls::RootCerts;
+
 use crate::StopFlag;
 use crate::build::{BuildError, LocalFiles, Options};
 use crate::fat::BOOT_SIZE;
@@ -141,7 +143,7 @@ impl DataShape {
 /// # Errors
 /// What is not there, has no size, or does not fit; nothing is written but the cache folder itself.
 pub fn check(recipe: &Recipe, options: &Options, stop: &StopFlag) -> Result<Sizing, BuildError> {
-    let client = Client::new(stop);
+    let client = Client::new(stop, RootCerts::WebPki);
     let fetcher = Fetcher { client: &client, folder: &options.cache, backoff: options.backoff, stop };
     Sizer { recipe, options, stop, fetcher: &fetcher }.run()
 }

@@ -22,6 +22,7 @@ use cardshop_protocol::ids::TaskId;
 use cardshop_protocol::index::Index;
 use ureq::Body;
 use ureq::http::Response;
+use ureq::tls::RootCerts;
 
 use crate::StopFlag;
 use crate::http::{self, Backoff, Client};
@@ -84,6 +85,8 @@ pub struct Uploader<'a> {
     path: &'a Path,
     index: &'a Index,
     backoff: Backoff,
+    /// Whose certificate the warehouse is to have.
+    pub(crate) roots: RootCerts,
     /// Addresses of the uploads under way: index, image.
     places: [Option<String>; 2],
 }
@@ -189,7 +192,16 @@ impl<'a> Uploader<'a> {
         http::check_address(warehouse).map_err(UploadError::Address)?;
         let name = name.chars().filter(|c| !c.is_control()).take(MAX_NAME_LENGTH).collect();
         let warehouse = warehouse.trim_end_matches('/').to_owned();
-        Ok(Self { warehouse, task, name, path, index, backoff, places: [None, None] })
+        Ok(Self {
+            warehouse,
+            task,
+            name,
+            path,
+            index,
+            backoff,
+            roots: RootCerts::WebPki,
+            places: [None, None],
+        })
     }
 
     /// Uploads what the warehouse does not have. `token` gives the newest upload token for each request;
@@ -203,7 +215,7 @@ impl<'a> Uploader<'a> {
         stop: &StopFlag,
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<(), UploadError> {
-        let client = Client::new(stop);
+        let client = Client::new(stop, self.roots.clone());
         let size = self.index.image_size();
         let mut session = Session { client: &client, token, stop, warehouse: &self.warehouse };
         let metadata = |kind: &str| {

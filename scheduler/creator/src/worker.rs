@@ -23,6 +23,8 @@ use cardshop_protocol::api::{CreationPhase, CreationReport, CreationTask, Grant}
 use cardshop_protocol::ids::{ImageId, TaskId};
 use cardshop_protocol::index::Index;
 
+use ureq::tls::RootCerts;
+
 use crate::StopFlag;
 use crate::build::{self, BuildError, LocalFiles, Options, Progress};
 use crate::http::{self, Backoff};
@@ -56,13 +58,16 @@ pub struct Config {
     pub content: Option<PathBuf>,
     /// Between tries of anything that may work later.
     pub backoff: Backoff,
+    /// Whose certificates scheduler and warehouses are to have. Content comes from servers of the public CAs.
+    pub roots: RootCerts,
 }
 
 impl Config {
     /// A worker that reads no files of this machine.
     pub fn new(server: &str, username: &str, password: &str, work: &Path) -> Self {
         let [server, username, password] = [server, username, password].map(str::to_owned);
-        Self { server, username, password, work: work.to_owned(), content: None, backoff: Backoff::default() }
+        let (work, backoff, roots) = (work.to_owned(), Backoff::default(), RootCerts::WebPki);
+        Self { server, username, password, work, content: None, backoff, roots }
     }
 }
 
@@ -96,7 +101,7 @@ pub enum WorkerError {
 pub fn run(config: Config, stop: StopFlag) -> Result<(), WorkerError> {
     http::check_address(&config.server).map_err(WorkerError::Address)?;
     let folder = Folder::open(&config.work)?;
-    let session = Session::new(&config.server, &config.username, &config.password, &stop);
+    let session = Session::new(&config, &stop);
     let mut failures = 0;
     while !stop.is_stopped() {
         let begun = Instant::now();
@@ -378,6 +383,7 @@ impl<'a> Job<'a> {
         let CreationTask { task, name, .. } = &self.task;
         let backoff = self.config.backoff;
         let mut uploader = Uploader::new(warehouse, *task, name, image, index, backoff).map_err(reported)?;
+        uploader.roots = self.config.roots.clone();
         let token = || self.grant.lock().unwrap_or_else(PoisonError::into_inner).upload_token.clone();
         let mut rounds = 0;
         loop {

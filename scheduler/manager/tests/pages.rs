@@ -30,6 +30,8 @@ impl Shop {
             mqtt_url: "mqtt://127.0.0.1:1".into(),
             mqtt_ca: None,
             appliance_mqtt_url: None,
+            own_ca: None,
+            roots: cardshop_scheduler::RootCerts::WebPki,
             warehouses: vec!["http://127.0.0.1:1".into()],
             admin_password: None,
         };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use ureq::tls::{RootCerts, TlsConfig};
 
 /// Longest time a `GET` may take: half a creator's lease.
 const GET_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,19 +39,21 @@ impl Question {
     }
 }
 
-/// Puts a question; at most `limit` bytes of answer are read.
-pub(crate) async fn ask(question: Question, token: Option<String>, limit: u64) -> Answer {
-    let work = move || ask_now(question, token, limit);
+/// Puts a question to a server whose certificate is of one of `roots`; at most `limit` bytes of answer are read.
+pub(crate) async fn ask(question: Question, token: Option<String>, limit: u64, roots: &RootCerts) -> Answer {
+    let tls = TlsConfig::builder().root_certs(roots.clone()).build();
+    let work = move || ask_now(question, token, limit, tls);
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Answer::Failed("stopped".into()))
 }
 
-fn ask_now(question: Question, token: Option<String>, limit: u64) -> Answer {
+fn ask_now(question: Question, token: Option<String>, limit: u64, tls: TlsConfig) -> Answer {
     let Question { method, url, body } = question;
     let timeout = if body.is_none() { GET_TIMEOUT } else { TELL_TIMEOUT };
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
         .max_redirects(0)
+        .tls_config(tls)
         .build()
         .into();
     let mut request = ureq::http::Request::builder().method(method).uri(&url);

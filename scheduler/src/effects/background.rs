@@ -131,6 +131,8 @@ mod tests {
             mqtt_url: "mqtt://127.0.0.1:1".into(),
             mqtt_ca: None,
             appliance_mqtt_url: None,
+            own_ca: None,
+            roots: ureq::tls::RootCerts::WebPki,
             warehouses: Vec::new(),
             admin_password: None,
         };

@@ -96,7 +96,7 @@ impl Scheduler {
                 Some(once) => once.derive(&self.inner.keys.refresh),
                 None => random_bytes(),
             };
-            let token = JoinToken::from_random(&random, None);
+            let token = JoinToken::from_random(&random, self.inner.config.own_ca);
             let known = self.join_token(&token.id)?;
             if let Some(known) = known.filter(|t| t.value.secret_digest == digest(&token.secret)) {
                 self.inner.store.settle().await?;

@@ -65,7 +65,7 @@ impl Scheduler {
 
     /// The answer's body; `None` for 404.
     async fn tell_warehouse(&self, what: Question) -> Result<Option<Vec<u8>>, SchedulerError> {
-        match ask(what, Some(self.own_token()), MAX_ANSWER).await {
+        match ask(what, Some(self.own_token()), MAX_ANSWER, &self.inner.config.roots).await {
             Answer::Body(body) => Ok(Some(body)),
             Answer::NotFound => Ok(None),
             Answer::TooLarge => {

@@ -122,13 +122,16 @@ impl Scheduler {
 
     async fn ask_keys(&self, url: &str) -> Result<Vec<PublicKey>, SchedulerError> {
         let unusable = |what| SchedulerError::Unreachable(format!("{url}/keys {what}"));
-        let list: KeyList = match ask(Question::get(format!("{url}/keys")), None, MAX_KEYS_SIZE).await {
-            Answer::Body(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|_| unusable("gave no key list"))?
-            }
-            Answer::Failed(text) => return Err(SchedulerError::Unreachable(text)),
-            Answer::NotFound | Answer::TooLarge => return Err(unusable("gave no key list")),
-        };
+        let list: KeyList =
+            match ask(Question::get(format!("{url}/keys")), None, MAX_KEYS_SIZE, &self.inner.config.roots)
+                .await
+            {
+                Answer::Body(bytes) => {
+                    serde_json::from_slice(&bytes).map_err(|_| unusable("gave no key list"))?
+                }
+                Answer::Failed(text) => return Err(SchedulerError::Unreachable(text)),
+                Answer::NotFound | Answer::TooLarge => return Err(unusable("gave no key list")),
+            };
         let now = self.now();
         let mut keys = list.items;
         keys.retain(|k| k.usable(KeyUse::Index, now).is_some());

@@ -110,6 +110,8 @@ impl Site {
             mqtt_url,
             mqtt_ca: None,
             appliance_mqtt_url: None,
+            own_ca: None,
+            roots: ureq::tls::RootCerts::WebPki,
             warehouses: vec![url],
             admin_password: Some(PASSWORD.into()),
         };

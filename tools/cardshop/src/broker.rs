@@ -12,8 +12,9 @@ use serde_json::json;
 use crate::exit::{Ending, stop_flag, wrong_usage};
 use crate::keys;
 use crate::report::Output;
-use crate::services::bind;
-use crate::tls::TlsArgs;
+use crate::services::{bind, public_url};
+use crate::tls::{TlsArgs, TlsFiles};
+use crate::trust::TrustArgs;
 use crate::up::{HTTP_PORT, MQTT_PORT, runtime, wait};
 
 const MQTT_TLS_PORT: u16 = 8883;
@@ -22,38 +23,43 @@ const MQTT_TLS_PORT: u16 = 8883;
 #[derive(clap::Args, Clone, Debug, Default)]
 pub(crate) struct BrokerArgs {
     #[command(flatten)]
-    tls: TlsArgs,
+    pub(crate) tls: TlsArgs,
     /// Address of MQTT and WebSocket under TLS [default with a certificate: that of MQTT with port 8883].
     #[arg(long, env = "CARDSHOP_MQTT_TLS_LISTEN", value_name = "ADDR:PORT")]
-    mqtt_tls_listen: Option<SocketAddr>,
+    pub(crate) mqtt_tls_listen: Option<SocketAddr>,
     /// Who connects under TLS has to show a certificate of one of these CAs, PEM; appliances have none.
     #[arg(long, env = "CARDSHOP_MQTT_CLIENT_CA", value_name = "FILE")]
     mqtt_client_ca: Option<PathBuf>,
     /// Let MQTT without TLS listen beyond this machine: for a network where nobody listens in.
     #[arg(long, env = "CARDSHOP_MQTT_PLAIN_ANYWHERE", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true")]
-    mqtt_plain_anywhere: bool,
+    pub(crate) mqtt_plain_anywhere: bool,
     /// Where appliances reach the broker [default: its TLS address if it has one, else its plain one].
     #[arg(long, env = "CARDSHOP_MQTT_URL", value_name = "URL")]
     mqtt_url: Option<String>,
 }
 
 impl BrokerArgs {
-    fn config(&self, data: &Path, listen: SocketAddr) -> anyhow::Result<Config> {
-        let port = if listen.port() == 0 { 0 } else { MQTT_TLS_PORT };
-        let tls_listen = self.mqtt_tls_listen.unwrap_or(SocketAddr::new(listen.ip(), port));
-        let mut tls = self.tls.clone();
-        // Whoever says where wants it.
-        tls.tls = tls.tls.or(self.mqtt_tls_listen.map(|_| true));
+    /// Where it listens under TLS, when it does, beside a plain port.
+    pub(crate) fn tls_listen(&self, beside: SocketAddr) -> SocketAddr {
+        let port = if beside.port() == 0 { 0 } else { MQTT_TLS_PORT };
+        self.mqtt_tls_listen.unwrap_or(SocketAddr::new(beside.ip(), port))
+    }
+
+    /// Whether it listens under TLS. Whoever says where wants it.
+    pub(crate) fn encrypts(&self, tls_listen: SocketAddr) -> bool {
+        self.tls.tls.or(self.mqtt_tls_listen.map(|_| true)).unwrap_or_else(|| self.tls.covers(tls_listen))
+    }
+
+    fn config(&self, data: &Path, listen: SocketAddr, tls: Option<(SocketAddr, TlsFiles)>) -> Config {
         let client_ca = self.mqtt_client_ca.clone();
-        let tls = tls.files(data, &[tls_listen])?;
-        let tls = tls.map(|files| TlsConfig {
-            listen: tls_listen,
+        let tls = tls.map(|(listen, files)| TlsConfig {
+            listen,
             certificate: files.cert,
             key: files.key,
             client_ca,
         });
         let data = data.join("broker");
-        Ok(Config { listen, plain_anywhere: self.mqtt_plain_anywhere, tls, data, limits: Limits::default() })
+        Config { listen, plain_anywhere: self.mqtt_plain_anywhere, tls, data, limits: Limits::default() }
     }
 }
 
@@ -70,8 +76,14 @@ pub(crate) struct OtherBrokerArgs {
 }
 
 impl OtherBrokerArgs {
-    /// Our own broker on `listen`, or the other one.
-    pub(crate) fn choose(&self, own: &BrokerArgs, data: &Path, listen: SocketAddr) -> anyhow::Result<Broker> {
+    /// Our own broker on `listen`, and on another address under TLS, or the other one.
+    pub(crate) fn choose(
+        &self,
+        own: &BrokerArgs,
+        data: &Path,
+        listen: SocketAddr,
+        tls: Option<(SocketAddr, TlsFiles)>,
+    ) -> anyhow::Result<Broker> {
         match &self.broker {
             Some(_) if own.mqtt_tls_listen.is_some() => Err(wrong_usage(
                 "with --broker there is no broker here that could listen: leave --mqtt-tls-listen out",
@@ -82,7 +94,7 @@ impl OtherBrokerArgs {
                 appliance_url: own.mqtt_url.clone(),
             }),
             None => Ok(Broker::Own {
-                config: Box::new(own.config(data, listen)?),
+                config: Box::new(own.config(data, listen, tls)),
                 appliance_url: own.mqtt_url.clone(),
             }),
         }
@@ -109,7 +121,7 @@ pub(crate) struct Reachable {
 
 impl Broker {
     /// Starts our own.
-    pub(crate) async fn start(self, keys: SharedKeys) -> anyhow::Result<Reachable> {
+    pub(crate) async fn start(self, keys: SharedKeys, host: Option<&str>) -> anyhow::Result<Reachable> {
         let (config, appliance_url) = match self {
             Self::Other { url, ca, appliance_url } => {
                 return Ok(Reachable { running: None, url, ca, appliance_url });
@@ -123,12 +135,7 @@ impl Broker {
         let url = format!("mqtt://{}", running.address());
         let appliance_url = match (appliance_url, running.tls_address()) {
             (Some(url), _) => Some(url),
-            (None, Some(tls)) if tls.ip().is_unspecified() => {
-                return Err(wrong_usage(
-                    "say with --mqtt-url mqtts://HOST:PORT by which name appliances reach the broker",
-                ));
-            }
-            (None, tls) => tls.map(|tls| format!("mqtts://{tls}")),
+            (None, tls) => tls.map(|tls| public_url("mqtts", tls, host)).transpose()?,
         };
         Ok(Reachable { running: Some(running), url, ca: None, appliance_url })
     }
@@ -165,6 +172,8 @@ pub(crate) struct BrokerOnly {
     /// The scheduler whose tokens are good here.
     #[arg(long, env = "CARDSHOP_SERVER", value_name = "URL", default_value_t = format!("http://127.0.0.1:{HTTP_PORT}"))]
     scheduler: String,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl BrokerOnly {
@@ -173,9 +182,19 @@ impl BrokerOnly {
         allow_many_files();
         runtime()?.block_on(async {
             let keys = SharedKeys::default();
-            let config = self.broker.config(&self.data, self.listen)?;
+            let tls_listen = self.broker.tls_listen(self.listen);
+            let tls = match self.broker.encrypts(tls_listen) {
+                true => {
+                    let tls = TlsArgs { tls: Some(true), ..self.broker.tls.clone() };
+                    tls.files(&self.data, &[tls_listen], None)?
+                }
+                false => None,
+            };
+            let own_ca = tls.as_ref().and_then(|files| files.own_ca.clone());
+            let roots = self.trust.roots(own_ca.as_ref())?;
+            let config = self.broker.config(&self.data, self.listen, tls.map(|files| (tls_listen, files)));
             let running = cardshop_broker::start(config, keys.clone()).await?;
-            keys::keep_fresh(&self.scheduler, keys, stop.clone());
+            keys::keep_fresh(&self.scheduler, roots, keys, stop.clone());
             let mqtt = format!("mqtt://{}", running.address());
             let mqtts = running.tls_address().map(|address| format!("mqtts://{address}"));
             let metrics = match self.metrics_listen {
@@ -186,6 +205,9 @@ impl BrokerOnly {
             output.line(format_args!("MQTT         {mqtt}"));
             if let Some(mqtts) = mqtts {
                 output.line(format_args!("MQTT, TLS    {mqtts}"));
+            }
+            if let Some(ca) = own_ca {
+                output.line(ca);
             }
             let ended = tokio::select! {
                 () = wait(&stop) => Ok(Ending::Done),

@@ -16,6 +16,7 @@ use crate::exit::{Ending, of_error, refused_for_safety, stop_flag};
 use crate::image::read_index;
 use crate::input::Input;
 use crate::report::{Output, Progress, print_status_on_signal, size};
+use crate::trust::TrustArgs;
 
 /// How to clear a card before it is written.
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -107,13 +108,15 @@ pub(crate) struct Write {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl Write {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
         print_status_on_signal();
         let stop = stop_flag();
-        let input = Input::new(&self.image, stop.clone())?;
+        let input = Input::new(&self.image, &self.trust, stop.clone())?;
         if !self.yes {
             confirm(output, &self.devices)?;
         }

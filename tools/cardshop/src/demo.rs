@@ -28,6 +28,7 @@ use crate::broker::{BrokerArgs, OtherBrokerArgs};
 use crate::exit::{Ending, stop_flag};
 use crate::report::{Output, Progress};
 use crate::services::Site;
+use crate::trust::TrustArgs;
 use crate::up::{Listen, STOP_POLL, run_creator, runtime};
 
 /// Cards the demo orders.
@@ -69,9 +70,10 @@ impl Demo {
         let (data, _temporary) = self.folder()?;
         let stop = stop_flag();
         let runtime = runtime()?;
-        let addresses = self.listen.addresses(SocketAddr::from(([127, 0, 0, 1], 0)));
-        let broker = self.other_broker.choose(&BrokerArgs::default(), &data, addresses.mqtt)?;
-        let site = runtime.block_on(Site::start(&data, addresses, broker))?;
+        let local = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (own, trust) = (BrokerArgs::default(), TrustArgs::default());
+        let setup = self.listen.clone().setup(local, &data, &own, &self.other_broker, &trust)?;
+        let site = runtime.block_on(Site::start(setup))?;
         output.event(site.ready());
         let login = site.first_login.clone().context("a new shop has a first login")?;
         output.line(format_args!("Dashboard  {}", site.http));
@@ -138,7 +140,8 @@ impl Parts<'_> {
         login: &FirstLogin,
         workers: &mut Workers,
     ) -> anyhow::Result<Ending> {
-        let manager = Client::login(&site.http, &login.username, &login.password)?;
+        let manager =
+            Client::login_trusting(&site.http, site.roots.clone(), &login.username, &login.password)?;
         let Some(order) = self.start(site, &manager, workers)? else { return Ok(Ending::Interrupted) };
         if watch(output, &manager, order, self.stop, workers)? {
             table(output, &manager, order, self.data)
@@ -166,7 +169,9 @@ impl Parts<'_> {
     fn start_creator(&self, site: &Site, manager: &Client) -> anyhow::Result<JoinHandle<()>> {
         let password = cardshop_scheduler::random_password();
         shop::hire_creator(manager, &password)?;
-        let config = worker::Config::new(&site.http, shop::CREATOR, &password, &self.data.join("creator"));
+        let mut config =
+            worker::Config::new(&site.http, shop::CREATOR, &password, &self.data.join("creator"));
+        config.roots = site.roots.clone();
         Ok(run_creator(config, self.stop.clone()))
     }
 

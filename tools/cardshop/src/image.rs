@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::exit::{Ending, stop_flag};
 use crate::input::Input;
 use crate::report::{Output, size};
+use crate::trust::TrustArgs;
 
 /// Writes IMAGE.cardindex: what of the image is data, what must be zero, and the digest of each chunk.
 ///
@@ -37,7 +38,7 @@ pub(crate) struct IndexCommand {
 
 impl IndexCommand {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
-        let input = Input::new(&self.image, stop_flag())?;
+        let input = Input::new(&self.image, &TrustArgs::default(), stop_flag())?;
         if !input.is_plain_file() {
             return self.run_packed(&input, output);
         }

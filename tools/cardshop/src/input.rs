@@ -14,6 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::image::{index_path, read_index};
 use crate::remote::Remote;
 use crate::report::Output;
+use crate::trust::TrustArgs;
 
 /// An image somebody named.
 pub(crate) struct Input {
@@ -29,14 +30,14 @@ enum Place {
 
 impl Input {
     /// Looks at the name, and at a file's first bytes.
-    pub(crate) fn new(name: &Path, stop: StopFlag) -> anyhow::Result<Self> {
+    pub(crate) fn new(name: &Path, trust: &TrustArgs, stop: StopFlag) -> anyhow::Result<Self> {
         let text = name.to_string_lossy();
         if let Some((scheme, _)) = text.split_once("://") {
             anyhow::ensure!(
                 matches!(scheme, "http" | "https"),
                 "{scheme} is no way to an image: http and https are"
             );
-            let remote = Remote::new(&text, stop.clone())?;
+            let remote = Remote::new(&text, trust.roots(None)?, stop.clone())?;
             let packing = Packing::of_name(Path::new(remote.name()));
             return Ok(Self { place: Place::Url(remote), packing, stop });
         }

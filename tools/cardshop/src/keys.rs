@@ -7,6 +7,7 @@ use cardshop_card::StopFlag;
 use cardshop_protocol::keys::KeyList;
 use cardshop_protocol::token::SharedKeys;
 use tokio::sync::oneshot;
+use ureq::tls::{RootCerts, TlsConfig};
 
 /// Time between polls: with it a disabled account stops everywhere in 5 s.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
@@ -15,8 +16,13 @@ const POLL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest list that is read, bytes: some thousand appliances.
 const MAX_LIST_SIZE: u64 = 16 * 1024 * 1024;
 
-/// Polls until `stop`, in a thread of its own. The answer is fulfilled when the first list is there.
-pub(crate) fn keep_fresh(scheduler: &str, keys: SharedKeys, stop: StopFlag) -> oneshot::Receiver<()> {
+/// Polls until `stop`, in a thread of its own, a scheduler whose certificate is of one of `roots`. The answer is fulfilled when the first list is there.
+pub(crate) fn keep_fresh(
+    scheduler: &str,
+    roots: RootCerts,
+    keys: SharedKeys,
+    stop: StopFlag,
+) -> oneshot::Receiver<()> {
     let url = format!("{}/api/v1/keys", scheduler.trim_end_matches('/'));
     let (first, first_here) = oneshot::channel();
     let mut first = Some(first);
@@ -24,6 +30,7 @@ pub(crate) fn keep_fresh(scheduler: &str, keys: SharedKeys, stop: StopFlag) -> o
         let agent: ureq::Agent = ureq::Agent::config_builder()
             .timeout_global(Some(POLL_TIMEOUT))
             .http_status_as_error(false)
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build()
             .into();
         let mut etag = None;

@@ -15,7 +15,9 @@ mod remote;
 mod report;
 mod services;
 mod tls;
+mod trust;
 mod up;
+mod web;
 
 use clap::{Parser, Subcommand};
 

@@ -16,6 +16,7 @@ use anyhow::Context;
 use cardshop_card::{ImageStream, StopFlag};
 use cardshop_protocol::index::{Index, MAX_INDEX_SIZE};
 use ureq::http::{HeaderMap, Response, StatusCode, header};
+use ureq::tls::{RootCerts, TlsConfig};
 
 /// Bytes of one request: large enough that its start costs nothing, small enough to be asked again.
 const RANGE_SIZE: u64 = 16 << 20;
@@ -41,7 +42,7 @@ pub(crate) struct Remote {
 
 impl Remote {
     /// Nothing is asked yet. The token of `CARDSHOP_TOKEN` is sent under TLS or within this machine only.
-    pub(crate) fn new(url: &str, stop: StopFlag) -> anyhow::Result<Self> {
+    pub(crate) fn new(url: &str, roots: RootCerts, stop: StopFlag) -> anyhow::Result<Self> {
         let token = std::env::var(TOKEN_VARIABLE).ok().filter(|token| !token.is_empty());
         let uri: ureq::http::Uri =
             url.parse().with_context(|| format!("{} is not an address", shown(url)))?;
@@ -55,6 +56,7 @@ impl Remote {
         );
         let http = ureq::Agent::config_builder()
             .http_status_as_error(false)
+            .tls_config(TlsConfig::builder().root_certs(roots).build())
             .timeout_connect(Some(Duration::from_secs(15)))
             .timeout_recv_response(Some(RANGE_PATIENCE))
             .user_agent(concat!("cardshop/", env!("CARGO_PKG_VERSION")))
@@ -322,7 +324,8 @@ mod tests {
     #[test]
     fn what_may_be_secret_is_not_shown_and_a_password_in_an_address_is_refused() {
         assert_eq!(shown("https://a.example/x.img?sig=1#2"), "https://a.example/x.img");
-        let error = Remote::new("https://me:secret@a.example/x.img", StopFlag::new()).err().unwrap();
+        let error = Remote::new("https://me:secret@a.example/x.img", RootCerts::WebPki, StopFlag::new());
+        let error = error.err().unwrap();
         assert!(!format!("{error:#}").contains("secret"), "{error:#}");
     }
 

@@ -1,8 +1,8 @@
 //! The services of a site in this process: broker, warehouse, scheduler and pages, each on its own TCP address.
 //! They reach each other over these addresses only, as they would on three machines.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use cardshop_card::StopFlag;
@@ -10,17 +10,71 @@ use cardshop_protocol::token::SharedKeys;
 use cardshop_scheduler::{FirstLogin, Scheduler};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use ureq::tls::RootCerts;
 
 use crate::broker::Broker;
+use crate::exit::wrong_usage;
 use crate::keys;
-use crate::tls::TlsFiles;
+use crate::tls::{OwnCa, TlsFiles};
+use crate::web::WebServer;
 
-/// Where the three services listen.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Addresses {
-    pub(crate) http: SocketAddr,
-    pub(crate) warehouse: SocketAddr,
-    pub(crate) mqtt: SocketAddr,
+/// How a site is set up.
+pub(crate) struct Setup {
+    pub(crate) data: PathBuf,
+    pub(crate) http: Port,
+    pub(crate) warehouse: Port,
+    pub(crate) broker: Broker,
+    /// By which name others reach this machine.
+    pub(crate) host: Option<String>,
+    /// The CA of our own, where a service encrypts with it.
+    pub(crate) own_ca: Option<OwnCa>,
+    /// Whose certificates the services accept from each other.
+    pub(crate) roots: RootCerts,
+}
+
+/// Where a service listens, and with what it encrypts.
+#[derive(Debug, Clone)]
+pub(crate) struct Port {
+    pub(crate) listen: SocketAddr,
+    pub(crate) tls: Option<TlsFiles>,
+}
+
+impl Port {
+    /// The address others know the service by, when it is bound to `bound`.
+    pub(crate) fn url(&self, bound: SocketAddr, host: Option<&str>) -> anyhow::Result<String> {
+        public_url(if self.tls.is_some() { "https" } else { "http" }, bound, host)
+    }
+
+    /// The address that the same machine knows it by: loopback where it may, which a named certificate is rarely for.
+    fn url_here(&self, bound: SocketAddr, host: Option<&str>) -> anyhow::Result<String> {
+        if self.tls.as_ref().is_some_and(|tls| tls.own_ca.is_none()) {
+            return self.url(bound, host);
+        }
+        let ip = match bound.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{}", SocketAddr::new(ip, bound.port())))
+    }
+}
+
+/// `scheme://host:port` of a service bound to `bound`; what is on loopback is known by that alone.
+pub(crate) fn public_url(scheme: &str, bound: SocketAddr, host: Option<&str>) -> anyhow::Result<String> {
+    match host {
+        Some(host) if !bound.ip().is_loopback() => {
+            let host = match host.parse() {
+                Ok(IpAddr::V6(ip)) => format!("[{ip}]"),
+                _ => host.to_owned(),
+            };
+            Ok(format!("{scheme}://{host}:{}", bound.port()))
+        }
+        None if bound.ip().is_unspecified() => {
+            Err(wrong_usage("say with --host NAME by which name or address others reach this machine"))
+        }
+        _ => Ok(format!("{scheme}://{bound}")),
+    }
 }
 
 /// A running site.
@@ -28,6 +82,12 @@ pub(crate) struct Site {
     pub(crate) http: String,
     pub(crate) warehouse: String,
     pub(crate) mqtt: String,
+    /// The CA of our own, where there is one.
+    pub(crate) own_ca: Option<OwnCa>,
+    /// Whose certificates the services have.
+    pub(crate) roots: RootCerts,
+    /// Where this machine finds web and API.
+    pub(crate) http_here: String,
     pub(crate) first_login: Option<FirstLogin>,
     pub(crate) scheduler: Scheduler,
     stop: StopFlag,
@@ -43,42 +103,63 @@ struct Running {
 }
 
 impl Site {
-    /// Starts everything on `addresses`, with state below `data`.
-    pub(crate) async fn start(data: &Path, addresses: Addresses, broker: Broker) -> anyhow::Result<Self> {
+    /// Starts everything.
+    pub(crate) async fn start(setup: Setup) -> anyhow::Result<Self> {
+        let Setup { data, http, warehouse, broker, host, own_ca, roots } = setup;
+        let host = host.as_deref();
         let stop = StopFlag::new();
         let keys = SharedKeys::default();
-        let broker = broker.start(keys.clone()).await?;
-        let warehouse = cardshop_warehouse::start(warehouse_config(data, addresses.warehouse), keys.clone())
+        let broker = broker.start(keys.clone(), host).await?;
+        let mut config = warehouse_config(&data, warehouse.listen);
+        config.tls = warehouse.tls.clone().map(warehouse_tls);
+        let running_warehouse = cardshop_warehouse::start(config, keys.clone())
             .await
             .context("the warehouse does not start; --warehouse-listen ADDR:PORT gives it another address")?;
-        let listener = bind(addresses.http).await?;
-        let http = format!("http://{}", listener.local_addr()?);
-        let warehouse_url = warehouse.url();
+        let warehouse_url = warehouse.url(running_warehouse.address(), host)?;
+        let listener = bind(http.listen).await?;
+        let bound = listener.local_addr()?;
+        let (http_url, http_here) = (http.url(bound, host)?, http.url_here(bound, host)?);
         let (scheduler, first_login) = Scheduler::open(cardshop_scheduler::Config {
             data: data.join("scheduler"),
-            public_url: http.clone(),
+            public_url: http_url.clone(),
             mqtt_url: broker.url.clone(),
             mqtt_ca: broker.ca,
-            appliance_mqtt_url: broker.appliance_url,
+            appliance_mqtt_url: broker.appliance_url.clone(),
+            own_ca: pinned(&http.tls),
+            roots: roots.clone(),
             warehouses: vec![warehouse_url.clone()],
             admin_password: None,
         })
         .await
         .context("cannot open the scheduler's store")?;
-        let web = WebServer::start(listener, &scheduler);
+        let web = WebServer::start(listener, http.tls.as_ref(), &scheduler)?;
         // Else the scheduler would be the first whom the broker cannot know yet.
-        keys::keep_fresh(&http, keys, stop.clone()).await.context("the scheduler does not give its keys")?;
+        keys::keep_fresh(&http_here, roots.clone(), keys, stop.clone())
+            .await
+            .context("the scheduler does not give its keys")?;
         if let Some(running) = &broker.running {
             scheduler.add_metrics(running.metrics());
         }
         let background = scheduler.start_background();
-        let running = Running { broker: broker.running, warehouse, background, web };
-        Ok(Self { http, warehouse: warehouse_url, mqtt: broker.url, first_login, scheduler, stop, running })
+        let running = Running { broker: broker.running, warehouse: running_warehouse, background, web };
+        Ok(Self {
+            http: http_url,
+            warehouse: warehouse_url,
+            mqtt: broker.appliance_url.unwrap_or(broker.url),
+            own_ca,
+            roots,
+            http_here,
+            first_login,
+            scheduler,
+            stop,
+            running,
+        })
     }
 
     /// The first line of `--json`: where everything is.
     pub(crate) fn ready(&self) -> Value {
         json!({"event": "ready", "http": self.http, "warehouse": self.warehouse, "mqtt": self.mqtt,
+            "ca": self.own_ca.as_ref().map(|ca| &ca.pem),
             "username": self.first_login.as_ref().map_or("admin", |l| &l.username),
             "password": self.first_login.as_ref().map(|l| &l.password)})
     }
@@ -107,7 +188,12 @@ pub(crate) fn warehouse_config(data: &Path, listen: SocketAddr) -> cardshop_ware
     cardshop_warehouse::Config::new(listen, data.join("warehouse"))
 }
 
-/// For the warehouse: certificate and key.
+/// What join tokens pin: the CA of our own, where web and API encrypt with it.
+pub(crate) fn pinned(tls: &Option<TlsFiles>) -> Option<[u8; 10]> {
+    tls.as_ref()?.own_ca.as_ref().map(|ca| ca.fingerprint)
+}
+
+/// Certificate and key, for whoever serves HTTP.
 pub(crate) fn warehouse_tls(files: TlsFiles) -> cardshop_warehouse::TlsFiles {
     cardshop_warehouse::TlsFiles { cert: files.cert, key: files.key }
 }
@@ -117,32 +203,4 @@ pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("cannot listen on {address}; --listen ADDR:PORT takes another, port 0 any that is free")
     })
-}
-
-/// The web server of API and pages.
-pub(crate) struct WebServer {
-    stop: tokio::sync::oneshot::Sender<()>,
-    task: tokio::task::JoinHandle<std::io::Result<()>>,
-}
-
-impl WebServer {
-    pub(crate) fn start(listener: TcpListener, scheduler: &Scheduler) -> Self {
-        let router = scheduler.router().merge(cardshop_manager::pages(scheduler.clone()));
-        let service = router.into_make_service_with_connect_info::<SocketAddr>();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let server = axum::serve(listener, service).with_graceful_shutdown(async {
-            let _ = stopped.await;
-        });
-        Self { stop, task: tokio::spawn(server.into_future()) }
-    }
-
-    /// Ends the server. Live streams never end by themselves, so it waits a moment only.
-    pub(crate) async fn shutdown(self) {
-        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
-        let _ = self.stop.send(());
-        let abort = self.task.abort_handle();
-        if tokio::time::timeout(PATIENCE, self.task).await.is_err() {
-            abort.abort();
-        }
-    }
 }

@@ -10,6 +10,7 @@
 //!
 //! What pins the CA is [`OwnCa::fingerprint`]: a join token carries it, so that an appliance that was never here
 //! knows the site's CA from a stranger's. It is of the key, so it outlives a CA certificate that is issued anew.
+//! Services on several machines share one CA by sharing `ca.pem` and `ca.key`.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -72,22 +73,38 @@ pub(crate) struct OwnCa {
     pub(crate) fingerprint: [u8; 10],
 }
 
+/// As a line beside the addresses.
+impl std::fmt::Display for OwnCa {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "own CA       {} {}", crockford(&self.fingerprint), self.pem.display())
+    }
+}
+
 impl TlsArgs {
-    /// The files to serve with, made where they are our own; `None` for services in the clear, which only
-    /// loopback addresses may be.
-    pub(crate) fn files(&self, data: &Path, listen: &[SocketAddr]) -> anyhow::Result<Option<TlsFiles>> {
+    /// Whether a service at this address encrypts.
+    pub(crate) fn covers(&self, address: SocketAddr) -> bool {
+        self.tls.unwrap_or(self.tls_cert.is_some() || !address.ip().is_loopback())
+    }
+
+    /// The files to serve with, made where they are our own, then good for `host` too; `None` where no service
+    /// encrypts, which only those on loopback addresses need not.
+    pub(crate) fn files(
+        &self,
+        data: &Path,
+        listen: &[SocketAddr],
+        host: Option<&str>,
+    ) -> anyhow::Result<Option<TlsFiles>> {
         match (&self.tls_cert, &self.tls_key) {
+            (Some(_), Some(_)) if self.tls == Some(false) => Ok(None),
             (Some(cert), Some(key)) => {
                 Ok(Some(TlsFiles { cert: cert.clone(), key: key.clone(), own_ca: None }))
             }
-            (None, None) => {
-                let on_network = listen.iter().any(|address| !address.ip().is_loopback());
-                if self.tls.unwrap_or(on_network) {
-                    own(data, listen, &self.tls_name).map(Some)
-                } else {
-                    Ok(None)
-                }
+            (None, None) if listen.iter().any(|address| self.covers(*address)) => {
+                let names: Vec<String> =
+                    host.map(str::to_owned).into_iter().chain(self.tls_name.clone()).collect();
+                own(data, listen, &names).map(Some)
             }
+            (None, None) => Ok(None),
             _ => Err(wrong_usage("a certificate and its key go together: say both --tls-cert and --tls-key")),
         }
     }
@@ -231,7 +248,7 @@ mod tests {
     #[test]
     fn the_ca_is_made_once_and_its_keys_are_for_us_alone() {
         let data = tempfile::tempdir().unwrap();
-        let files = || TlsArgs::default().files(data.path(), &listen()).unwrap().unwrap();
+        let files = || TlsArgs::default().files(data.path(), &listen(), None).unwrap().unwrap();
         let first = files();
         let read = |name: &str| fs::read_to_string(data.path().join("tls").join(name)).unwrap();
         let (ca, ca_key, server_key) = (read("ca.pem"), read("ca.key"), read("server.key"));
@@ -248,7 +265,7 @@ mod tests {
     #[test]
     fn the_fingerprint_is_of_the_key_in_the_ca_certificate_as_openssl_reads_it() {
         let data = tempfile::tempdir().unwrap();
-        let ca = TlsArgs::default().files(data.path(), &listen()).unwrap().unwrap().own_ca.unwrap();
+        let ca = TlsArgs::default().files(data.path(), &listen(), None).unwrap().unwrap().own_ca.unwrap();
         let script = "openssl x509 -in \"$1\" -noout -pubkey | openssl pkey -pubin -outform der | sha256sum";
         let output =
             std::process::Command::new("sh").args(["-c", script, "sh"]).arg(&ca.pem).output().unwrap();
@@ -263,16 +280,16 @@ mod tests {
     fn what_is_named_is_used_and_loopback_alone_needs_none() {
         let data = tempfile::tempdir().unwrap();
         let loopback = vec!["127.0.0.1:0".parse().unwrap()];
-        assert!(TlsArgs::default().files(data.path(), &loopback).unwrap().is_none());
+        assert!(TlsArgs::default().files(data.path(), &loopback, None).unwrap().is_none());
         let asked = TlsArgs { tls: Some(true), ..TlsArgs::default() };
-        assert!(asked.files(data.path(), &loopback).unwrap().unwrap().own_ca.is_some());
+        assert!(asked.files(data.path(), &loopback, None).unwrap().unwrap().own_ca.is_some());
         let named = TlsArgs { tls_cert: Some("a.pem".into()), ..TlsArgs::default() };
-        assert!(named.files(data.path(), &loopback).is_err());
+        assert!(named.files(data.path(), &loopback, None).is_err());
         let named = TlsArgs { tls_key: Some("a.key".into()), ..named };
-        let files = named.files(data.path(), &listen()).unwrap().unwrap();
+        let files = named.files(data.path(), &listen(), None).unwrap().unwrap();
         assert_eq!((files.cert, files.own_ca.is_none()), (PathBuf::from("a.pem"), true));
         let wrong = TlsArgs { tls_name: vec!["no name".into()], ..TlsArgs::default() };
         // Whether a name is one is the certificate's business: an address or ASCII goes in.
-        assert!(wrong.files(data.path(), &listen()).is_ok());
+        assert!(wrong.files(data.path(), &listen(), None).is_ok());
     }
 }

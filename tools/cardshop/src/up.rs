@@ -1,6 +1,6 @@
 //! `cardshop up` and the services alone: `scheduler`, `warehouse`, `creator`; `broker` is a file of its own.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::Context;
 use cardshop_card::StopFlag;
 use cardshop_creator::worker;
-use cardshop_protocol::join::crockford;
 use cardshop_protocol::token::SharedKeys;
 use cardshop_scheduler::Scheduler;
 use serde::Deserialize;
@@ -18,8 +17,10 @@ use crate::broker::{BrokerArgs, OtherBrokerArgs};
 use crate::exit::{Ending, stop_flag, wrong_usage};
 use crate::keys;
 use crate::report::Output;
-use crate::services::{self, Addresses, Site, WebServer, warehouse_config, warehouse_tls};
+use crate::services::{self, Port, Setup, Site, pinned, public_url, warehouse_config, warehouse_tls};
 use crate::tls::TlsArgs;
+use crate::trust::TrustArgs;
+use crate::web::WebServer;
 
 pub(crate) const HTTP_PORT: u16 = 8080;
 const WAREHOUSE_PORT: u16 = 8081;
@@ -30,6 +31,7 @@ pub(crate) const STOP_POLL: Duration = Duration::from_millis(100);
 /// Runs scheduler, pages, broker and warehouse in one process.
 ///
 /// Example: cardshop up --data /var/lib/cardshop --with-creator
+/// On a network: cardshop up --data /var/lib/cardshop --listen 0.0.0.0:8080 --host shop.lan
 ///
 /// Settings: a flag, else its CARDSHOP_* variable, else the line of the same name in the --config file.
 #[derive(clap::Args)]
@@ -38,7 +40,7 @@ pub(crate) struct Up {
     /// Where everything is kept.
     #[arg(long, env = "CARDSHOP_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Settings in TOML: data, listen, warehouse_listen, mqtt_listen, with_creator.
+    /// Settings in TOML: data, listen, warehouse_listen, mqtt_listen, host, tls, tls_cert, tls_key, with_creator.
     #[arg(long, env = "CARDSHOP_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -47,13 +49,15 @@ pub(crate) struct Up {
     broker: BrokerArgs,
     #[command(flatten)]
     other_broker: OtherBrokerArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Also run a creator.
     #[arg(long, env = "CARDSHOP_WITH_CREATOR", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     with_creator: Option<bool>,
 }
 
 /// Where to listen.
-#[derive(clap::Args, Clone, Copy)]
+#[derive(clap::Args, Clone)]
 pub(crate) struct Listen {
     /// Address of web and API; with port 0 all services take free ports [default: 127.0.0.1:8080].
     #[arg(long, env = "CARDSHOP_LISTEN", value_name = "ADDR:PORT")]
@@ -61,21 +65,61 @@ pub(crate) struct Listen {
     /// Address of the warehouse [default: the web address with port 8081].
     #[arg(long, env = "CARDSHOP_WAREHOUSE_LISTEN", value_name = "ADDR:PORT")]
     pub(crate) warehouse_listen: Option<SocketAddr>,
-    /// Address of the broker [default: the web address with port 1883].
+    /// Address of the broker without TLS [default: the web address, or 127.0.0.1 if that is on a network, with port
+    /// 1883].
     #[arg(long, env = "CARDSHOP_MQTT_LISTEN", value_name = "ADDR:PORT")]
     pub(crate) mqtt_listen: Option<SocketAddr>,
+    /// Name or address by which others reach this machine; the certificate of our own CA is good for it too
+    /// [default: the address that is listened on].
+    #[arg(long, env = "CARDSHOP_HOST", value_name = "NAME")]
+    pub(crate) host: Option<String>,
 }
 
 impl Listen {
-    /// Fills in what is not said.
-    pub(crate) fn addresses(self, default_http: SocketAddr) -> Addresses {
+    /// The site that is asked for, with what is not said filled in.
+    pub(crate) fn setup(
+        self,
+        default_http: SocketAddr,
+        data: &Path,
+        own: &BrokerArgs,
+        other: &OtherBrokerArgs,
+        trust: &TrustArgs,
+    ) -> anyhow::Result<Setup> {
         let http = self.listen.unwrap_or(default_http);
         let beside = |port| SocketAddr::new(http.ip(), if http.port() == 0 { 0 } else { port });
-        Addresses {
-            http,
-            warehouse: self.warehouse_listen.unwrap_or_else(|| beside(WAREHOUSE_PORT)),
-            mqtt: self.mqtt_listen.unwrap_or_else(|| beside(MQTT_PORT)),
-        }
+        let warehouse = self.warehouse_listen.unwrap_or_else(|| beside(WAREHOUSE_PORT));
+        // Better said before a CA is made and ports are open.
+        public_url("http", http, self.host.as_deref())?;
+        public_url("http", warehouse, self.host.as_deref())?;
+        let mqtt_tls = own.tls_listen(self.mqtt_listen.unwrap_or_else(|| beside(MQTT_PORT)));
+        let mqtt_tls = (other.broker.is_none() && own.encrypts(mqtt_tls)).then_some(mqtt_tls);
+        let mqtt = self.mqtt_listen.unwrap_or_else(|| match mqtt_tls {
+            // Only this machine needs it.
+            Some(_) if !http.ip().is_loopback() && !own.mqtt_plain_anywhere => {
+                SocketAddr::new(Ipv4Addr::LOCALHOST.into(), beside(MQTT_PORT).port())
+            }
+            _ => beside(MQTT_PORT),
+        });
+        let encrypted = [http, warehouse].into_iter().filter(|a| own.tls.covers(*a)).chain(mqtt_tls);
+        let encrypted: Vec<_> = encrypted.collect();
+        let files = match &*encrypted {
+            [] => None,
+            some => {
+                let tls = TlsArgs { tls: Some(true), ..own.tls.clone() };
+                tls.files(data, some, self.host.as_deref())?
+            }
+        };
+        let port = |listen| Port { listen, tls: files.clone().filter(|_| own.tls.covers(listen)) };
+        let own_ca = files.as_ref().and_then(|files| files.own_ca.clone());
+        Ok(Setup {
+            data: data.to_owned(),
+            http: port(http),
+            warehouse: port(warehouse),
+            broker: other.choose(own, data, mqtt, mqtt_tls.zip(files.clone()))?,
+            host: self.host,
+            roots: trust.roots(own_ca.as_ref())?,
+            own_ca,
+        })
     }
 }
 
@@ -88,6 +132,10 @@ struct UpFile {
     warehouse_listen: Option<SocketAddr>,
     mqtt_listen: Option<SocketAddr>,
     with_creator: Option<bool>,
+    host: Option<String>,
+    tls: Option<bool>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
 }
 
 impl UpFile {
@@ -110,17 +158,25 @@ impl Up {
             listen: self.listen.listen.or(file.listen),
             warehouse_listen: self.listen.warehouse_listen.or(file.warehouse_listen),
             mqtt_listen: self.listen.mqtt_listen.or(file.mqtt_listen),
+            host: self.listen.host.or(file.host),
         };
-        let addresses = listen.addresses(SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)));
+        let mut broker = self.broker;
+        broker.tls.tls = broker.tls.tls.or(file.tls);
+        broker.tls.tls_cert = broker.tls.tls_cert.or(file.tls_cert);
+        broker.tls.tls_key = broker.tls.tls_key.or(file.tls_key);
+        let local = SocketAddr::from(([127, 0, 0, 1], HTTP_PORT));
+        let setup = listen.setup(local, &data, &broker, &self.other_broker, &self.trust)?;
         let with_creator = self.with_creator.or(file.with_creator).unwrap_or(false);
-        let broker = self.other_broker.choose(&self.broker, &data, addresses.mqtt)?;
         let stop = stop_flag();
         runtime()?.block_on(async {
-            let site = Site::start(&data, addresses, broker).await?;
+            let site = Site::start(setup).await?;
             output.event(site.ready());
             output.line(format_args!("web and API  {}", site.http));
             output.line(format_args!("warehouse    {}", site.warehouse));
             output.line(format_args!("MQTT         {}", site.mqtt));
+            if let Some(ca) = &site.own_ca {
+                output.line(ca);
+            }
             if let Some(login) = &site.first_login {
                 output.line(format_args!("first login  {} {} (shown once)", login.username, login.password));
             }
@@ -142,7 +198,8 @@ impl Up {
 /// A creator beside the scheduler.
 async fn start_creator(site: &Site, data: &Path, stop: &StopFlag) -> anyhow::Result<JoinHandle<()>> {
     let (username, password) = site.scheduler.local_creator().await?;
-    let config = worker::Config::new(&site.http, &username, &password, &data.join("creator"));
+    let mut config = worker::Config::new(&site.http_here, &username, &password, &data.join("creator"));
+    config.roots = site.roots.clone();
     Ok(run_creator(config, stop.clone()))
 }
 
@@ -167,10 +224,18 @@ pub(crate) struct SchedulerOnly {
     /// Address of web and API.
     #[arg(long, env = "CARDSHOP_LISTEN", value_name = "ADDR:PORT", default_value_t = SocketAddr::from(([127, 0, 0, 1], HTTP_PORT)))]
     listen: SocketAddr,
+    #[command(flatten)]
+    tls: TlsArgs,
+    /// Name or address by which others reach this machine; the certificate of our own CA is good for it too
+    /// [default: the address that is listened on].
+    #[arg(long, env = "CARDSHOP_HOST", value_name = "NAME")]
+    host: Option<String>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// The broker.
     #[arg(long, env = "CARDSHOP_MQTT", value_name = "URL", default_value_t = format!("mqtt://127.0.0.1:{MQTT_PORT}"))]
     mqtt: String,
-    /// CAs that the certificate of an mqtts:// broker is to be of, PEM [default: the system's].
+    /// CAs that the certificate of an mqtts:// broker is to be of, PEM [default: that of --ca, else the system's].
     #[arg(long, env = "CARDSHOP_MQTT_CA", value_name = "FILE")]
     mqtt_ca: Option<PathBuf>,
     /// Where appliances reach the broker [default: the same].
@@ -191,23 +256,32 @@ impl SchedulerOnly {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
         let stop = stop_flag();
         runtime()?.block_on(async {
+            let host = self.host.as_deref();
+            let files = self.tls.files(&self.data, &[self.listen], host)?;
+            let own_ca = files.as_ref().and_then(|files| files.own_ca.clone());
             let listener = services::bind(self.listen).await?;
-            let http = format!("http://{}", listener.local_addr()?);
+            let port = Port { listen: self.listen, tls: files };
+            let http = port.url(listener.local_addr()?, host)?;
             let (scheduler, first_login) = Scheduler::open(cardshop_scheduler::Config {
                 data: self.data.join("scheduler"),
                 public_url: http.clone(),
                 mqtt_url: self.mqtt,
-                mqtt_ca: self.mqtt_ca,
+                mqtt_ca: self.mqtt_ca.or_else(|| self.trust.ca.clone()),
                 appliance_mqtt_url: self.mqtt_url,
+                own_ca: pinned(&port.tls),
+                roots: self.trust.roots(own_ca.as_ref())?,
                 warehouses: self.warehouse,
                 admin_password: None,
             })
             .await?;
-            let web = WebServer::start(listener, &scheduler);
+            let web = WebServer::start(listener, port.tls.as_ref(), &scheduler)?;
             let background = scheduler.start_background();
             output.event(json!({"event": "ready", "http": http,
                 "username": first_login.as_ref().map(|l| &l.username), "password": first_login.as_ref().map(|l| &l.password)}));
             output.line(format_args!("web and API  {http}"));
+            if let Some(ca) = own_ca {
+                output.line(ca);
+            }
             if let Some(login) = &first_login {
                 output.line(format_args!("first login  {} {} (shown once)", login.username, login.password));
             }
@@ -238,6 +312,8 @@ pub(crate) struct WarehouseOnly {
     scheduler: String,
     #[command(flatten)]
     tls: TlsArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl WarehouseOnly {
@@ -246,13 +322,15 @@ impl WarehouseOnly {
         runtime()?.block_on(async {
             let keys = SharedKeys::default();
             let mut config = warehouse_config(&self.data, self.listen);
-            let files = self.tls.files(&self.data, &[self.listen])?;
-            if let Some(ca) = files.as_ref().and_then(|files| files.own_ca.as_ref()) {
-                output.line(format_args!("own CA       {} {}", crockford(&ca.fingerprint), ca.pem.display()));
+            let files = self.tls.files(&self.data, &[self.listen], None)?;
+            let own_ca = files.as_ref().and_then(|files| files.own_ca.as_ref());
+            if let Some(ca) = own_ca {
+                output.line(ca);
             }
+            let roots = self.trust.roots(own_ca)?;
             config.tls = files.map(warehouse_tls);
             let running = cardshop_warehouse::start(config, keys.clone()).await?;
-            keys::keep_fresh(&self.scheduler, keys, stop.clone());
+            keys::keep_fresh(&self.scheduler, roots, keys, stop.clone());
             let url = running.url();
             output.event(json!({"event": "ready", "warehouse": url}));
             output.line(format_args!("warehouse    {url}"));
@@ -281,6 +359,8 @@ pub(crate) struct CreatorOnly {
     /// Where images are built and downloads kept.
     #[arg(long, env = "CARDSHOP_WORK", value_name = "DIR")]
     work: PathBuf,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 impl CreatorOnly {
@@ -292,7 +372,8 @@ impl CreatorOnly {
             None => std::env::var("CARDSHOP_PASSWORD")
                 .map_err(|_| wrong_usage("no password: say --password-file FILE or set CARDSHOP_PASSWORD"))?,
         };
-        let config = worker::Config::new(&self.server, &self.username, password.trim_end(), &self.work);
+        let mut config = worker::Config::new(&self.server, &self.username, password.trim_end(), &self.work);
+        config.roots = self.trust.roots(None)?;
         output.event(json!({"event": "ready", "server": config.server}));
         output.line(format_args!("creator of {}", config.server));
         worker::run(config, stop_flag())?;

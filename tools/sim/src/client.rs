@@ -9,6 +9,7 @@ use cardshop_protocol::api::{Login, Page, Problem, TokenPair};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use ureq::tls::{RootCerts, TlsConfig};
 
 /// A call that takes longer has failed.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,7 +58,21 @@ impl Client {
     /// # Errors
     /// `Unreachable`, or `Refused` with status 401.
     pub fn login(server: &str, username: &str, password: &str) -> Result<Self, ClientError> {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+        Self::login_trusting(server, RootCerts::WebPki, username, password)
+    }
+
+    /// Logs in at a server whose certificate is of one of `roots`.
+    ///
+    /// # Errors
+    /// `Unreachable`, or `Refused` with status 401.
+    pub fn login_trusting(
+        server: &str,
+        roots: RootCerts,
+        username: &str,
+        password: &str,
+    ) -> Result<Self, ClientError> {
+        let tls = TlsConfig::builder().root_certs(roots).build();
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).tls_config(tls).build().into();
         let client = Self {
             agent,
             server: server.to_owned(),

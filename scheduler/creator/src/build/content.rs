@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use cardshop_protocol::api::CreationPhase;
 
 use super::{BuildError, Builder, Progress};
+use ureq::tls::RootCerts;
+
 use crate::digest::Checksum;
 use crate::fetch::{self, FetchError, Fetcher, Remote, Wanted};
 use crate::http::Client;
@@ -21,7 +23,7 @@ const PACKING_OVERHEAD: u64 = 1 << 30;
 impl Builder<'_> {
     /// Every item's file; inline content has none.
     pub(super) fn download(&mut self) -> Result<(Option<PathBuf>, Vec<Option<PathBuf>>), BuildError> {
-        let client = Client::new(self.stop);
+        let client = Client::new(self.stop, RootCerts::WebPki);
         let (cache, backoff, stop) = (&self.options.cache, self.options.backoff, self.stop);
         let fetcher = Fetcher { client: &client, folder: cache, backoff, stop };
         let total = self.sizing.download_bytes;

@@ -15,6 +15,7 @@ use cardshop_protocol::index::Index;
 use cardshop_sim::client::Client;
 use cardshop_sim::{content, shop};
 use serde_json::{Value, json};
+use ureq::tls::{Certificate, RootCerts};
 
 /// What takes longer has failed: many times what a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -126,6 +127,8 @@ pub(crate) struct Shop {
     pub(crate) mqtt: String,
     pub(crate) username: String,
     pub(crate) password: String,
+    /// The site's own CA, where it encrypts with one.
+    pub(crate) ca: Option<PathBuf>,
     processes: Vec<Process>,
 }
 
@@ -140,8 +143,13 @@ pub(crate) struct Bench {
 impl Shop {
     /// Starts `cardshop up --with-creator` in a new folder.
     pub(crate) fn open() -> Self {
+        Self::open_with(&["--listen", "127.0.0.1:0"])
+    }
+
+    /// The same with other words.
+    pub(crate) fn open_with(words: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (up, ready) = start_up(folder.path(), &["--listen", "127.0.0.1:0"]);
+        let (up, ready) = start_up(folder.path(), words);
         let text = |field: &str| ready[field].as_str().unwrap().to_owned();
         Self {
             folder,
@@ -150,6 +158,7 @@ impl Shop {
             mqtt: text("mqtt"),
             username: text("username"),
             password: text("password"),
+            ca: ready["ca"].as_str().map(PathBuf::from),
             processes: vec![up],
         }
     }
@@ -157,22 +166,36 @@ impl Shop {
     /// Starts broker, warehouse, scheduler and creator each in a process of its own, as on four machines. `road`
     /// gets the warehouse's address and gives the one by which all others reach it.
     pub(crate) fn open_apart(road: impl FnOnce(&str) -> String) -> Self {
+        Self::apart(road, false)
+    }
+
+    /// The same under TLS, with one CA of the site's own.
+    pub(crate) fn open_apart_encrypted() -> Self {
+        Self::apart(str::to_owned, true)
+    }
+
+    fn apart(road: impl FnOnce(&str) -> String, encrypted: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // Broker and warehouse want to know where the scheduler will be.
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let http = format!("http://{}", free.local_addr().unwrap());
+        let scheme = if encrypted { "https" } else { "http" };
+        let http = format!("{scheme}://{}", free.local_addr().unwrap());
         drop(free);
         let data = folder.path().join("site");
+        let ca = encrypted.then(|| data.join("tls/ca.pem"));
         let service = |name: &str, words: &[&str]| {
-            start_ready(cardshop().args(["--json", name]).args(words).arg("--data").arg(&data))
+            let mut command = cardshop();
+            command.args(["--json", name]).args(words).arg("--data").arg(&data);
+            start_ready(if encrypted { command.arg("--tls") } else { &mut command })
         };
         let (broker, at) = service("broker", &["--listen", "127.0.0.1:0", "--scheduler", &http]);
-        let mqtt = at["mqtt"].as_str().unwrap().to_owned();
+        let mqtt = at[if encrypted { "mqtts" } else { "mqtt" }].as_str().unwrap().to_owned();
         let (warehouse, at) = service("warehouse", &["--listen", "127.0.0.1:0", "--scheduler", &http]);
         let warehouse_url = road(at["warehouse"].as_str().unwrap());
-        let listen = http.strip_prefix("http://").unwrap();
-        let (scheduler, at) =
-            service("scheduler", &["--listen", listen, "--mqtt", &mqtt, "--warehouse", &warehouse_url]);
+        let listen = http.rsplit_once('/').unwrap().1;
+        let mut words = vec!["--listen", listen, "--mqtt", &mqtt, "--warehouse", &warehouse_url];
+        words.extend(ca.iter().flat_map(|ca| ["--ca", ca.to_str().unwrap()]));
+        let (scheduler, at) = service("scheduler", &words);
         let text = |field: &str| at[field].as_str().unwrap().to_owned();
         let mut shop = Self {
             folder,
@@ -181,6 +204,7 @@ impl Shop {
             http,
             warehouse: warehouse_url,
             mqtt,
+            ca,
             processes: vec![broker, warehouse, scheduler],
         };
         let password = "a creator's own password";
@@ -190,6 +214,9 @@ impl Shop {
         creator
             .args(["creator", "--server", &shop.http, "--username", "builder", "--work"])
             .arg(data.join("creator"));
+        if let Some(ca) = &shop.ca {
+            creator.arg("--ca").arg(ca);
+        }
         shop.processes.push(Process::start(creator.env("CARDSHOP_PASSWORD", password).stdout(Stdio::null())));
         shop
     }
@@ -218,7 +245,11 @@ impl Shop {
 
     /// The manager, logged in.
     pub(crate) fn manager(&self) -> Client {
-        Client::login(&self.http, &self.username, &self.password).unwrap()
+        let roots = self.ca.as_ref().map_or(RootCerts::WebPki, |ca| {
+            let pem = std::fs::read(ca).unwrap();
+            RootCerts::from([Certificate::from_pem(&pem).unwrap()])
+        });
+        Client::login_trusting(&self.http, roots, &self.username, &self.password).unwrap()
     }
 
     /// Opens the demo shop's channel and configuration; gives the configuration.
@@ -231,19 +262,24 @@ impl Shop {
 
     /// Starts an appliance that is new to the site, and lets it in.
     pub(crate) fn new_agent(&self, manager: &Client, bench: &Bench) -> Process {
+        self.prepare_agent(&shop::join_file(manager, &self.http).unwrap(), bench);
+        let agent = self.start_agent();
+        shop::approve_first(manager, &|| true).unwrap().unwrap();
+        agent
+    }
+
+    /// Writes a new appliance's settings and join file.
+    pub(crate) fn prepare_agent(&self, join_file: &str, bench: &Bench) {
         let folder = self.folder.path().join("appliance");
         std::fs::create_dir_all(&folder).unwrap();
         let join = folder.join("JOIN.TXT");
-        std::fs::write(&join, shop::join_file(manager, &self.http).unwrap()).unwrap();
+        std::fs::write(&join, join_file).unwrap();
         let mut config = json!({"data": folder, "join": join, "simulate": {"slots": bench.slots,
             "cards": self.cards(), "card_sizes": bench.card_sizes}});
         if bench.write_bps > 0 {
             config["simulate"]["write_bps"] = bench.write_bps.into();
         }
         std::fs::write(self.agent_config(), toml::to_string(&config).unwrap()).unwrap();
-        let agent = self.start_agent();
-        shop::approve_first(manager, &|| true).unwrap().unwrap();
-        agent
     }
 
     /// Starts the same appliance (again).
@@ -251,7 +287,7 @@ impl Shop {
         Process::start(Command::new(agent_binary()).arg("--config").arg(self.agent_config()))
     }
 
-    fn agent_config(&self) -> PathBuf {
+    pub(crate) fn agent_config(&self) -> PathBuf {
         self.folder.path().join("agent.toml")
     }
 
