@@ -26,6 +26,7 @@ use cardshop_protocol::token::SharedKeys;
 
 use crate::core::metadata::Kind;
 pub use server::Running;
+pub use store::{S3, S3Keys};
 pub use tls::{Tls, TlsError, TlsFiles};
 
 const MIB: u64 = 1024 * 1024;
@@ -39,6 +40,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// Its folder; made when missing.
     pub data: PathBuf,
+    /// Where images' bytes go once they are whole; without it they stay in the folder.
+    pub s3: Option<S3>,
     /// What it refuses to exceed.
     pub limits: Limits,
 }
@@ -46,7 +49,7 @@ pub struct Config {
 impl Config {
     /// With the default limits.
     pub fn new(listen: SocketAddr, data: impl Into<PathBuf>) -> Self {
-        Self { listen, tls: None, data: data.into(), limits: Limits::default() }
+        Self { listen, tls: None, data: data.into(), s3: None, limits: Limits::default() }
     }
 }
 
@@ -137,8 +140,8 @@ pub async fn start(config: Config, keys: SharedKeys) -> Result<Running, Error> {
     let failed = |source| Error::Listen { address: config.listen, source };
     let listener = tokio::net::TcpListener::bind(config.listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    let (data, limits) = (config.data.clone(), config.limits.clone());
-    let opened = tokio::task::spawn_blocking(move || store::Store::open(&data, limits, now()));
+    let (data, limits, s3) = (config.data.clone(), config.limits.clone(), config.s3.clone());
+    let opened = tokio::task::spawn_blocking(move || store::Store::open(&data, limits, s3.as_ref(), now()));
     let store = opened.await.expect("opening the store does not panic");
     let store = store.map_err(|e| Error::Data { data: config.data.clone(), source: Box::new(e) })?;
     tracing::info!(%address, data = %config.data.display(), images = store.images(None).len(), "warehouse");

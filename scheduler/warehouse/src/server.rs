@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::ServiceExt;
 
-use crate::http::Warehouse;
+use crate::http::{Warehouse, chain};
 use crate::now;
 use crate::socket::Socket;
 use crate::tls::Tls;
@@ -36,6 +36,8 @@ const REVOCATION_CHECK: Duration = Duration::from_secs(1);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// Pause after `accept` failed, which it does when file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long what the S3 store did not do is left alone.
+const MOVE_PAUSE: Duration = Duration::from_secs(10);
 /// How often forgotten uploads and images whose time is up are looked for.
 const EXPIRY_CHECK: Duration = Duration::from_secs(60);
 /// Buffer of a connection for reading, and so the most of one frame of a request body, and for writing; bytes.
@@ -61,6 +63,9 @@ impl Running {
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(expire(warehouse.clone(), stop.clone()));
+        if warehouse.store.has_bucket() {
+            tasks.spawn(move_images(warehouse.clone(), stop.clone()));
+        }
         let acceptor = tls.as_ref().map(|tls| TlsAcceptor::from(tls.config()));
         let encrypted = acceptor.is_some();
         if let Some(tls) = tls {
@@ -102,6 +107,24 @@ async fn expire(warehouse: Arc<Warehouse>, stop: CancellationToken) {
             warehouse.look_after_space();
         };
         let _ = tokio::task::spawn_blocking(look).await;
+    }
+}
+
+/// Brings images to the S3 store, and takes them out. A pass that runs ends by itself when all stops: the folder is not
+/// given free before.
+async fn move_images(warehouse: Arc<Warehouse>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let (moving, when) = (warehouse.clone(), stop.clone());
+        let pass = tokio::task::spawn_blocking(move || moving.store.move_images(&when));
+        let next = async |pass| match pass {
+            Ok(()) => warehouse.store.work_for_bucket().await,
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "images cannot be moved; they wait here");
+                tokio::time::sleep(MOVE_PAUSE).await;
+            }
+        };
+        let pass = pass.await.expect("the store does not panic");
+        stop.run_until_cancelled(next(pass)).await;
     }
 }
 

@@ -13,6 +13,7 @@ mod input;
 mod keys;
 mod remote;
 mod report;
+mod s3;
 mod services;
 mod tls;
 mod trust;

@@ -8,6 +8,7 @@ use anyhow::Context;
 use cardshop_card::StopFlag;
 use cardshop_protocol::token::SharedKeys;
 use cardshop_scheduler::{FirstLogin, Scheduler};
+use cardshop_warehouse::S3;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use ureq::tls::RootCerts;
@@ -30,6 +31,8 @@ pub(crate) struct Setup {
     pub(crate) own_ca: Option<OwnCa>,
     /// Whose certificates the services accept from each other.
     pub(crate) roots: RootCerts,
+    /// Where images' bytes go once they are whole; in the folder when it is `None`.
+    pub(crate) s3: Option<S3>,
 }
 
 /// Where a service listens, and with what it encrypts.
@@ -105,12 +108,12 @@ struct Running {
 impl Site {
     /// Starts everything.
     pub(crate) async fn start(setup: Setup) -> anyhow::Result<Self> {
-        let Setup { data, http, warehouse, broker, host, own_ca, roots } = setup;
+        let Setup { data, http, warehouse, broker, host, own_ca, roots, s3 } = setup;
         let host = host.as_deref();
         let stop = StopFlag::new();
         let keys = SharedKeys::default();
         let broker = broker.start(keys.clone(), host).await?;
-        let mut config = warehouse_config(&data, warehouse.listen);
+        let mut config = cardshop_warehouse::Config { s3, ..warehouse_config(&data, warehouse.listen) };
         config.tls = warehouse.tls.clone().map(warehouse_tls);
         let running_warehouse = cardshop_warehouse::start(config, keys.clone())
             .await

@@ -17,6 +17,7 @@ use crate::broker::{BrokerArgs, OtherBrokerArgs};
 use crate::exit::{Ending, stop_flag, wrong_usage};
 use crate::keys;
 use crate::report::Output;
+use crate::s3::S3Args;
 use crate::services::{self, Port, Setup, Site, pinned, public_url, warehouse_config, warehouse_tls};
 use crate::tls::TlsArgs;
 use crate::trust::TrustArgs;
@@ -40,7 +41,8 @@ pub(crate) struct Up {
     /// Where everything is kept.
     #[arg(long, env = "CARDSHOP_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Settings in TOML: data, listen, warehouse_listen, mqtt_listen, host, tls, tls_cert, tls_key, with_creator.
+    /// Settings in TOML: data, listen, warehouse_listen, mqtt_listen, host, tls, tls_cert, tls_key, with_creator, s3,
+    /// s3_region, s3_keys.
     #[arg(long, env = "CARDSHOP_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -51,6 +53,8 @@ pub(crate) struct Up {
     other_broker: OtherBrokerArgs,
     #[command(flatten)]
     trust: TrustArgs,
+    #[command(flatten)]
+    s3: S3Args,
     /// Also run a creator.
     #[arg(long, env = "CARDSHOP_WITH_CREATOR", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     with_creator: Option<bool>,
@@ -119,6 +123,7 @@ impl Listen {
             host: self.host,
             roots: trust.roots(own_ca.as_ref())?,
             own_ca,
+            s3: None,
         })
     }
 }
@@ -136,6 +141,9 @@ struct UpFile {
     tls: Option<bool>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    s3: Option<String>,
+    s3_region: Option<String>,
+    s3_keys: Option<PathBuf>,
 }
 
 impl UpFile {
@@ -165,8 +173,14 @@ impl Up {
         broker.tls.tls_cert = broker.tls.tls_cert.or(file.tls_cert);
         broker.tls.tls_key = broker.tls.tls_key.or(file.tls_key);
         let local = SocketAddr::from(([127, 0, 0, 1], HTTP_PORT));
-        let setup = listen.setup(local, &data, &broker, &self.other_broker, &self.trust)?;
+        let mut setup = listen.setup(local, &data, &broker, &self.other_broker, &self.trust)?;
         let with_creator = self.with_creator.or(file.with_creator).unwrap_or(false);
+        setup.s3 = S3Args {
+            s3: self.s3.s3.or(file.s3),
+            s3_region: self.s3.s3_region.or(file.s3_region),
+            s3_keys: self.s3.s3_keys.or(file.s3_keys),
+        }
+        .choose()?;
         let stop = stop_flag();
         runtime()?.block_on(async {
             let site = Site::start(setup).await?;
@@ -314,6 +328,8 @@ pub(crate) struct WarehouseOnly {
     tls: TlsArgs,
     #[command(flatten)]
     trust: TrustArgs,
+    #[command(flatten)]
+    s3: S3Args,
 }
 
 impl WarehouseOnly {
@@ -329,6 +345,7 @@ impl WarehouseOnly {
             }
             let roots = self.trust.roots(own_ca)?;
             config.tls = files.map(warehouse_tls);
+            config.s3 = self.s3.choose()?;
             let running = cardshop_warehouse::start(config, keys.clone()).await?;
             keys::keep_fresh(&self.scheduler, roots, keys, stop.clone());
             let url = running.url();

@@ -12,7 +12,7 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG,
-    HOST, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE,
+    HOST, IF_MATCH, IF_NONE_MATCH, IF_RANGE, LOCATION, RANGE,
 };
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -78,8 +78,7 @@ pub(crate) async fn image(
     headers: HeaderMap,
 ) -> Result<Response, Refusal> {
     let image = readable(&warehouse, login, &id)?;
-    let path = warehouse.store.image_path(image.id);
-    serve(&warehouse, path, image.id.to_string(), BYTES, None, &method, &headers).await
+    serve_image(&warehouse, image.id, None, None, &method, &headers).await
 }
 
 /// `GET｜HEAD /p/{link token}/{name}.img`: what a public link leads to, until it ends.
@@ -93,10 +92,10 @@ pub(crate) async fn public(
     if link.expires <= now() {
         return Err(Refusal::LinkEnded);
     }
-    let path = warehouse.store.image_path(link.image);
     let shared = warehouse.clone();
     let gate: Gate = Arc::new(move || shared.store.link(link.id).is_some_and(|link| now() < link.expires));
-    serve(&warehouse, path, link.image.to_string(), BYTES, Some(gate), &method, &headers).await
+    let name = format!("{}.img", link::file_name(&link.name));
+    serve_image(&warehouse, link.image, Some(&name), Some(gate), &method, &headers).await
 }
 
 /// `GET｜HEAD /images/{image id}/bmap`: its block map, for bmaptool.
@@ -205,6 +204,27 @@ fn readable(warehouse: &Warehouse, login: Login, id: &str) -> Result<StoredImage
         Some(image) => Ok(image),
         None => login.required().and(Err(Refusal::NotFound)),
     }
+}
+
+/// The bytes of an image, or where they are.
+async fn serve_image(
+    warehouse: &Arc<Warehouse>,
+    id: ImageId,
+    name: Option<&str>,
+    gate: Option<Gate>,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Refusal> {
+    let path = warehouse.store.image_path(id);
+    match serve(warehouse, path, id.to_string(), BYTES, gate, method, headers).await {
+        // Not here, or no more since a moment ago.
+        Err(Refusal::NotFound) if warehouse.store.is_stored_away(id) => (),
+        served => return served,
+    }
+    let address = warehouse.store.address_of(id, method.clone(), name).await?;
+    // The address is a key to the image for as long as it is good.
+    let headers = [(LOCATION, address.ok_or(Refusal::NotFound)?), (CACHE_CONTROL, "no-store".into())];
+    Ok((StatusCode::TEMPORARY_REDIRECT, headers).into_response())
 }
 
 async fn serve(

@@ -27,6 +27,7 @@ use crate::Limits;
 use crate::store::{Store, StoreError};
 use observe::Metrics;
 use refusal::Refusal;
+pub(crate) use refusal::chain;
 
 /// What handlers share.
 pub(crate) struct Warehouse {

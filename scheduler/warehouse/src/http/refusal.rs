@@ -111,6 +111,10 @@ impl Refusal {
         if self.facts().0 == 500 {
             return "the warehouse could not use its disk; try again later, its log says more".into();
         }
+        // What caused it names addresses that are no client's business.
+        if let Self::Store(away @ StoreError::Away(_)) = self {
+            return away.to_string();
+        }
         chain(self)
     }
 
@@ -133,6 +137,7 @@ impl Refusal {
             }
             Self::TusVersion => vec![(HeaderName::from_static("tus-version"), TUS_VERSION.into())],
             Self::BeingMade => vec![(RETRY_AFTER, "5".into())],
+            Self::Store(StoreError::Away(_)) => vec![(RETRY_AFTER, "30".into())],
             Self::Store(StoreError::TooManyUploads { .. }) => vec![(RETRY_AFTER, "60".into())],
             _ => Vec::new(),
         }
@@ -153,7 +158,12 @@ fn store_facts(error: &StoreError) -> (u16, &'static str, &'static str) {
         StoreError::OtherImage { .. } => (422, "other_image", "Index of another image"),
         StoreError::IndexFirst => (409, "index_first", "Index not here"),
         StoreError::BadIndex(_) | StoreError::EmptyImage => (422, "bad_index", "Index not valid"),
+        StoreError::Away(_) => (503, "store_away", "Store not reached"),
         StoreError::Io { .. }
+        | StoreError::BadStore(_)
+        | StoreError::StoreNotNamed(_)
+        | StoreError::BadRecord(_)
+        | StoreError::ObjectSize { .. }
         | StoreError::InUse(_)
         | StoreError::BadKey(_)
         | StoreError::KeyGone(_)
@@ -162,7 +172,7 @@ fn store_facts(error: &StoreError) -> (u16, &'static str, &'static str) {
 }
 
 /// An error and what caused it, in one line.
-fn chain(error: &dyn Error) -> String {
+pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(e) = cause {
@@ -186,6 +196,8 @@ impl IntoResponse for Refusal {
         let (status, code, title) = self.facts();
         if status == 500 {
             tracing::error!(error = chain(&self), "a request failed");
+        } else if let Self::Store(StoreError::Away(_)) = &self {
+            tracing::warn!(error = chain(&self), "a request waits for the S3 store");
         }
         let problem = Problem {
             kind: "about:blank".into(),

@@ -51,6 +51,10 @@ pub(crate) async fn metrics(State(warehouse): State<Arc<Warehouse>>) -> Result<i
     add("image_bytes", "gauge", "Sum of their sizes, holes included.", images.iter().map(|i| i.size).sum());
     add("open_uploads", "gauge", "Uploads that are not done.", store.open_uploads() as u64);
     add("free_bytes", "gauge", "Bytes that may still be written, margin included.", free);
+    if store.has_bucket() {
+        let waiting = store.images_to_move() as u64;
+        add("images_to_move", "gauge", "Images that are not in the S3 store yet.", waiting);
+    }
     let low = is_low(free, store.limits.space_margin);
     add("space_low", "gauge", "1 when soon uploads are refused for want of space.", low.into());
     add("running_requests", "gauge", "Requests whose answer has not left.", metrics.running.load(Relaxed));

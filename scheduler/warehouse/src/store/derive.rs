@@ -22,6 +22,8 @@ use crate::core::torrent::piece_size;
 
 /// Bytes read at once.
 const READ_SIZE: u64 = 1024 * 1024;
+/// The same of an image that is stored away: each is a request.
+const FAR_READ_SIZE: u64 = 8 * 1024 * 1024;
 
 impl Store {
     /// True when what follows from the image is here.
@@ -35,18 +37,27 @@ impl Store {
         if self.is_derived(id) {
             return Ok(true);
         }
-        let Some((image, size)) = self.open_file(&self.image_path(id))? else { return Ok(false) };
+        let here = self.open_file(&self.image_path(id))?.map(|(file, _)| file);
+        if here.is_none() && !self.is_stored_away(id) {
+            return Ok(false);
+        }
         let Some(index) = self.stored_index(id)? else { return Ok(false) };
+        let (size, step) = (index.image_size(), if here.is_some() { READ_SIZE } else { FAR_READ_SIZE });
         let mut ranges = Ranges::of(&index);
         let mut pieces = Pieces::of(size);
-        let mut buffer = vec![0; READ_SIZE as usize];
+        let mut buffer = vec![0; step as usize];
         let mut at = 0;
         while at < size {
             if self.ending.load(Ordering::Relaxed) {
                 return Ok(false);
             }
-            let bytes = &mut buffer[..(size - at).min(READ_SIZE) as usize];
-            image.read_exact_at(bytes, at).map_err(StoreError::io("read", &self.image_path(id)))?;
+            let bytes = &mut buffer[..(size - at).min(step) as usize];
+            match &here {
+                Some(image) => {
+                    image.read_exact_at(bytes, at).map_err(StoreError::io("read", &self.image_path(id)))?;
+                }
+                None => self.read_object(id, bytes, at)?,
+            }
             ranges.take(at, bytes);
             pieces.take(bytes);
             at += bytes.len() as u64;

@@ -62,6 +62,16 @@ pub(crate) enum StoreError {
     IndexFirst,
     #[error("the index describes an image of no bytes")]
     EmptyImage,
+    #[error("the S3 store cannot be used")]
+    BadStore(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("images of {0} lie in an S3 store; say which")]
+    StoreNotNamed(PathBuf),
+    #[error("{0} does not say where the bytes of an image are; restore it, or remove it with its image")]
+    BadRecord(PathBuf),
+    #[error("the S3 store of the images does not do what it is asked for; try again later")]
+    Away(#[source] object_store::Error),
+    #[error("the S3 store has {actual} bytes of an image where {expected} belong")]
+    ObjectSize { expected: u64, actual: u64 },
 }
 
 impl StoreError {

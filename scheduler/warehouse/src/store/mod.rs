@@ -4,6 +4,7 @@
 //! DATA/index.key                       signs indexes; 0600
 //! DATA/{image id}.img .cardindex .json an image, its signed index, its record (name, channels, …)
 //! DATA/{image id}.bmap .pieces         what follows from it, made when it is wanted
+//! DATA/objects/{image id}.json         where its bytes are, when they go to an S3-compatible store
 //! DATA/links/{link}.json               public links
 //! DATA/uploads/{upload}.part .json     an upload's bytes and state
 //! DATA/pending/{task}.cardindex        an index whose image is not here yet
@@ -13,12 +14,14 @@
 //!
 //! Everything here blocks; `http` calls it on blocking threads. Ids become file names only as parsed types.
 
+mod bucket;
 mod derive;
 mod disk;
 mod error;
 mod intake;
 mod key;
 mod links;
+mod objects;
 mod part;
 mod settle;
 mod share;
@@ -40,6 +43,7 @@ use cardshop_protocol::keys::{KeyUse, PublicKey};
 use cardshop_protocol::time::Timestamp;
 use ed25519_dalek::SigningKey;
 
+pub use bucket::{S3, S3Keys};
 pub(crate) use error::StoreError;
 pub(crate) use intake::Piece;
 pub(crate) use links::Link;
@@ -47,6 +51,7 @@ pub(crate) use uploads::{Turn, Upload, UploadId};
 
 use crate::Limits;
 use links::Links;
+use objects::Objects;
 use uploads::Uploads;
 
 /// What lies beside an image and goes with it.
@@ -63,6 +68,8 @@ pub(crate) struct Store {
     placing: Mutex<()>,
     uploads: Uploads,
     links: Links,
+    /// Where images' bytes go, if they do not stay here.
+    objects: Option<Objects>,
     /// The warehouse ends: long work stops.
     ending: AtomicBool,
     lock: File,
@@ -72,26 +79,38 @@ impl Store {
     /// Takes the folder, makes what is missing in it, and puts in order what a crash left.
     ///
     /// # Errors
-    /// `InUse`, `BadKey`, `KeyGone`, `NoRandomness`, `Io`.
-    pub(crate) fn open(data: &Path, limits: Limits, now: Timestamp) -> Result<Self, StoreError> {
-        let [uploads, pending, links] = ["uploads", "pending", "links"].map(|name| data.join(name));
-        for folder in [data, &uploads, &pending, &links] {
+    /// `InUse`, `BadKey`, `KeyGone`, `BadStore`, `StoreNotNamed`, `BadRecord`, `NoRandomness`, `Io`.
+    pub(crate) fn open(
+        data: &Path,
+        limits: Limits,
+        s3: Option<&S3>,
+        now: Timestamp,
+    ) -> Result<Self, StoreError> {
+        let [uploads, pending, links, objects] =
+            ["uploads", "pending", "links", "objects"].map(|name| data.join(name));
+        for folder in [data, &uploads, &pending, &links, &objects] {
             fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
         }
         let lock = lock(data)?;
+        let places = objects::read_places(&objects)?;
+        if s3.is_none() && !places.is_empty() {
+            return Err(StoreError::StoreNotNamed(data.to_owned()));
+        }
         let key_path = data.join("index.key");
         // A new key would have every image set aside as not signed by this warehouse.
-        if !sweep::is_there(&key_path)? && sweep::has_images(data)? {
+        if !sweep::is_there(&key_path)? && (sweep::has_images(data)? || !places.is_empty()) {
             return Err(StoreError::KeyGone(key_path));
         }
         let key = key::open(&key_path)?;
-        let images = sweep::images(data, &key.verifying_key())?;
+        let images = sweep::images(data, &places, &key.verifying_key())?;
         sweep::pending(&pending, &images)?;
         let open = Uploads::default();
         for upload in sweep::uploads(&uploads, &images)? {
             open.insert(upload);
         }
         let links = Links::open(&links, &key)?;
+        let owner = PublicKey::new(&key.verifying_key(), KeyUse::Index).kid;
+        let objects = s3.map(|s3| Objects::open(s3, owner, places)).transpose()?;
         let store = Self {
             data: data.to_owned(),
             limits,
@@ -100,6 +119,7 @@ impl Store {
             placing: Mutex::new(()),
             uploads: open,
             links,
+            objects,
             ending: AtomicBool::new(false),
             lock,
         };

@@ -193,6 +193,9 @@ impl Store {
         moved.map_err(StoreError::io("put in place", &path))?;
         tracing::info!(image = %id, size, task = %metadata.task, "an image is complete");
         self.catalog().insert(id, image);
+        if let Some(objects) = &self.objects {
+            objects.wake();
+        }
         Ok(())
     }
 

@@ -4,7 +4,8 @@
 //! keep_until passed and no link still good ─► due ─► .img removed: the one moment it is gone ─► the rest removed
 //! ```
 //!
-//! Whoever is in the middle of reading one reads on to its end; its room is free after that.
+//! Whoever is in the middle of reading one reads on to its end; its room is free after that. For an image that is
+//! stored away the one moment is the record that lets its object go.
 
 use cardshop_protocol::api::StoredImage;
 use cardshop_protocol::ids::ImageId;
@@ -38,6 +39,7 @@ impl Store {
         if self.catalog().remove(&id).is_none() {
             return Ok(false);
         }
+        self.let_object_go(id)?;
         // The image first: companions without one are what the next start sweeps.
         let image = self.image_path(id);
         disk::remove(&image)
@@ -70,9 +72,12 @@ impl Store {
         self.forget_links(now);
     }
 
-    /// Bytes on disk that an image takes.
+    /// Bytes that an image takes: blocks here, or in the S3 store all of them.
     pub(crate) fn stored_bytes(&self, id: ImageId) -> u64 {
         use std::os::unix::fs::MetadataExt;
+        if self.is_stored_away(id) {
+            return self.image(id).map_or(0, |image| image.size);
+        }
         std::fs::metadata(self.image_path(id)).map_or(0, |facts| facts.blocks() * 512)
     }
 }

@@ -3,7 +3,8 @@
 //! | found | done |
 //! |---|---|
 //! | `*.tmp` | removed: it was not in place yet |
-//! | `.cardindex`, `.json`, `.bmap`, `.pieces` without `.img` | removed: the image did not appear, or was removed |
+//! | `.cardindex`, `.json`, `.bmap`, `.pieces` without `.img` or *stored* object | removed: the image did not appear, or was removed |
+//! | `.img` whose object is *stored* | removed: it was sent |
 //! | `.img` whose index or record is missing, torn or of another image | moved to `damaged/`: no crash does this |
 //! | upload without state, state without bytes | removed; a state whose image appeared becomes *done* |
 //! | pending index that is torn, or whose image is here | removed |
@@ -23,11 +24,16 @@ use ed25519_dalek::VerifyingKey;
 use super::COMPANIONS;
 use super::disk::{self, UNFINISHED};
 use super::error::StoreError;
+use super::objects::{Place, Places};
 use super::part::{self, Part};
 use super::uploads::{Upload, UploadId};
 
 /// The images of `data`, after the folder was put in order.
-pub(super) fn images(data: &Path, key: &VerifyingKey) -> Result<BTreeMap<ImageId, StoredImage>, StoreError> {
+pub(super) fn images(
+    data: &Path,
+    places: &Places,
+    key: &VerifyingKey,
+) -> Result<BTreeMap<ImageId, StoredImage>, StoreError> {
     let mut ids = BTreeSet::new();
     for path in files(data)? {
         if let Some(id) = stem::<ImageId>(&path) {
@@ -37,11 +43,14 @@ pub(super) fn images(data: &Path, key: &VerifyingKey) -> Result<BTreeMap<ImageId
     let mut images = BTreeMap::new();
     for id in ids {
         let file = |kind| data.join(format!("{id}.{kind}"));
-        if !is_there(&file("img"))? {
+        let stored = places.get(&id) == Some(&Place::Stored);
+        if stored {
+            orphan(&file("img"))?;
+        } else if !is_there(&file("img"))? {
             COMPANIONS.iter().try_for_each(|kind| orphan(&file(kind)))?;
             continue;
         }
-        match whole_image(id, data, key)? {
+        match whole_image(id, data, stored, key)? {
             Ok(image) => {
                 images.insert(id, image);
             }
@@ -65,6 +74,7 @@ pub(super) fn has_images(data: &Path) -> Result<bool, StoreError> {
 fn whole_image(
     id: ImageId,
     data: &Path,
+    stored: bool,
     key: &VerifyingKey,
 ) -> Result<Result<StoredImage, &'static str>, StoreError> {
     let read = |kind| {
@@ -75,7 +85,10 @@ fn whole_image(
         }
     };
     let path = data.join(format!("{id}.img"));
-    let size = fs::metadata(&path).map_err(StoreError::io("read", &path))?.len();
+    let size = match stored {
+        true => None,
+        false => Some(fs::metadata(&path).map_err(StoreError::io("read", &path))?.len()),
+    };
     let (Some(index), Some(record)) = (read("cardindex")?, read("json")?) else {
         return Ok(Err("its index or its record is missing"));
     };
@@ -83,7 +96,8 @@ fn whole_image(
     else {
         return Ok(Err("its index or its record is torn"));
     };
-    if index.id() != id || image.id != id || index.image_size() != size || image.size != size {
+    let expected = index.image_size();
+    if index.id() != id || image.id != id || image.size != expected || size.is_some_and(|s| s != expected) {
         return Ok(Err("its files belong to different images"));
     }
     if index.verify_signature(key).is_err() {

@@ -28,7 +28,7 @@ fn now() -> Timestamp {
 fn store() -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits { space_margin: 0, ..Limits::default() };
-    let store = Store::open(folder.path(), limits, now()).unwrap();
+    let store = Store::open(folder.path(), limits, None, now()).unwrap();
     (folder, store)
 }
 
@@ -107,7 +107,8 @@ fn bytes_taken_after_the_index_was_lost_are_compared_when_it_is_back() {
     give(&store, &store.upload(id).unwrap(), &bytes[..CHUNK]).unwrap();
     drop(store);
     std::fs::remove_file(folder.path().join(format!("pending/{}.cardindex", task(2)))).unwrap();
-    let open = || Store::open(folder.path(), Limits { space_margin: 0, ..Limits::default() }, now()).unwrap();
+    let open =
+        || Store::open(folder.path(), Limits { space_margin: 0, ..Limits::default() }, None, now()).unwrap();
     let store = open();
     let mut bad = bytes[CHUNK..].to_vec();
     bad[CHUNK + 3] ^= 1;
@@ -152,11 +153,11 @@ fn an_image_goes_when_its_time_is_up_and_no_link_holds_it_and_a_crash_on_the_way
     assert!(store.image(linked).is_none());
     drop(store);
     let limits = Limits { space_margin: 0, ..Limits::default() };
-    let store = Store::open(folder.path(), limits, now()).unwrap();
+    let store = Store::open(folder.path(), limits, None, now()).unwrap();
     let left = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
     let mut left: Vec<_> = left.map(|name| name.into_string().unwrap()).collect();
     left.sort();
-    assert_eq!(left, ["index.key", "links", "lock", "pending", "uploads"]);
+    assert_eq!(left, ["index.key", "links", "lock", "objects", "pending", "uploads"]);
     assert_eq!(store.link_by_token(&token).unwrap().id, id, "an ended link still says so");
     store.clear_due(expires + Duration::from_secs(31 * 24 * 3600));
     assert!(store.link_by_token(&token).is_none());
@@ -257,7 +258,7 @@ fn what_the_disk_does_not_give_at_a_start_is_left_where_it_is() {
     let state = folder.path().join(format!("uploads/{id}.json"));
     std::fs::remove_file(&state).unwrap();
     std::os::unix::fs::symlink(&state, &state).unwrap(); // reading it fails, also for root
-    let opened = Store::open(folder.path(), Limits::default(), now());
+    let opened = Store::open(folder.path(), Limits::default(), None, now());
     assert!(matches!(opened, Err(StoreError::Io { .. })));
     assert!(folder.path().join(format!("uploads/{id}.part")).exists());
 }
@@ -346,7 +347,7 @@ proptest! {
                     let part = folder.path().join(format!("uploads/{id}.part"));
                     let mut file = File::options().append(true).open(part).unwrap();
                     std::io::Write::write_all(&mut file, &[7; 5000]).unwrap();
-                    store = Store::open(folder.path(), Limits { space_margin: 0, ..Limits::default() }, now()).unwrap();
+                    store = Store::open(folder.path(), Limits { space_margin: 0, ..Limits::default() }, None, now()).unwrap();
                     Ok(())
                 }
                 Step::Index => give_index(&store),

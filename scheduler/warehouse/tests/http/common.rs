@@ -12,7 +12,7 @@ use cardshop_protocol::ids::{ImageId, OrderId, TaskId};
 use cardshop_protocol::index::{Extent, ExtentKind, ImageMap, Index, IndexBuilder, MIN_CHUNK_SIZE};
 use cardshop_protocol::keys::{KeyList, KeyUse, PublicKey, RevokedSubject};
 use cardshop_protocol::token::{Claims, ISSUER, Role, SharedKeys, TokenSigner};
-use cardshop_warehouse::{Config, Limits, Running, start};
+use cardshop_warehouse::{Config, Limits, Running, S3, start};
 use ed25519_dalek::SigningKey;
 use tempfile::TempDir;
 
@@ -57,6 +57,7 @@ pub(crate) struct Shop {
     pub(crate) running: Option<Running>,
     pub(crate) keys: SharedKeys,
     pub(crate) limits: Limits,
+    s3: Option<S3>,
     key: SigningKey,
     folder: TempDir,
 }
@@ -67,6 +68,14 @@ impl Shop {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut Limits)) -> Self {
+        Self::new(change, None)
+    }
+
+    pub(crate) fn with_s3(s3: Option<S3>) -> Self {
+        Self::new(|_| (), s3)
+    }
+
+    fn new(change: impl FnOnce(&mut Limits), s3: Option<S3>) -> Self {
         let mut limits = Limits { space_margin: 1 << 20, ..Limits::default() };
         change(&mut limits);
         let key = SigningKey::from_bytes(&KEY);
@@ -74,7 +83,7 @@ impl Shop {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let mut shop = Self { runtime, running: None, keys, limits, key, folder };
+        let mut shop = Self { runtime, running: None, keys, limits, s3, key, folder };
         shop.start();
         shop
     }
@@ -91,6 +100,7 @@ impl Shop {
     pub(crate) fn start(&mut self) {
         let mut config = Config::new("127.0.0.1:0".parse().unwrap(), self.data());
         config.limits = self.limits.clone();
+        config.s3 = self.s3.clone();
         self.running = Some(self.runtime.block_on(start(config, self.keys.clone())).unwrap());
     }
     pub(crate) fn stop(&mut self) {
@@ -158,7 +168,9 @@ impl Shop {
         let mut names: Vec<String> = std::fs::read_dir(self.data())
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .filter(|n| !["index.key", "lock", "uploads", "pending", "links"].contains(&n.as_str()))
+            .filter(|n| {
+                !["index.key", "lock", "uploads", "pending", "links", "objects"].contains(&n.as_str())
+            })
             .collect();
         names.sort();
         names
@@ -204,6 +216,12 @@ impl Client {
     pub(crate) fn new(address: String, token: Option<String>) -> Self {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
         Self { agent, address, token }
+    }
+
+    /// The same client, which does not go where it is sent.
+    pub(crate) fn unled(&self) -> Self {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into();
+        Self { agent, ..self.clone() }
     }
 
     pub(crate) fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {

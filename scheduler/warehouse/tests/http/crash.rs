@@ -239,16 +239,22 @@ fn begin_patch(creator: &Client, place: &str, at: usize, bytes: &[u8], size: usi
 }
 
 /// A warehouse in a process of its own: this test binary, told to run one test.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Process {
     fn start(shop: &Shop) -> Self {
+        Self::start_with(shop, None)
+    }
+
+    /// With its images in the S3 store at this address.
+    pub(crate) fn start_with(shop: &Shop, s3: Option<&str>) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "crash::the_process_that_is_killed", "--ignored", "--nocapture"])
             .env("CARDSHOP_TEST_DATA", shop.data())
+            .envs(s3.map(|address| ("CARDSHOP_TEST_S3", address)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -260,7 +266,7 @@ impl Process {
         Self { child, address }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap(); // SIGKILL
         self.child.wait().unwrap();
     }
@@ -276,7 +282,8 @@ impl Process {
 fn the_process_that_is_killed() {
     let Some(data) = std::env::var_os("CARDSHOP_TEST_DATA") else { return };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let config = Config::new("127.0.0.1:0".parse().unwrap(), data);
+    let mut config = Config::new("127.0.0.1:0".parse().unwrap(), data);
+    config.s3 = std::env::var("CARDSHOP_TEST_S3").ok().map(|address| super::s3::s3(&address));
     let running = runtime.block_on(start(config, Shop::published_keys())).unwrap();
     println!("at {}", running.address());
     // Ends with the test that started it, should that fail to kill it.

@@ -10,5 +10,6 @@ mod log;
 mod manage;
 mod peers;
 mod rights;
+mod s3;
 mod tls;
 mod upload;
