@@ -11,6 +11,8 @@
 
 mod core;
 mod http;
+#[doc(hidden)]
+pub mod outside;
 mod server;
 mod socket;
 mod store;

@@ -45,7 +45,7 @@ impl FromRequestParts<Arc<Warehouse>> for Login {
 }
 
 /// The token in an `Authorization` header. **Source:** RFC 6750 §2.1, RFC 7617 §2.
-fn token(header: &str) -> Option<String> {
+pub(crate) fn token(header: &str) -> Option<String> {
     let (scheme, value) = header.split_once(' ')?;
     if scheme.eq_ignore_ascii_case("bearer") {
         return Some(value.trim().to_owned());

@@ -181,3 +181,16 @@ fn json<T: for<'de> Deserialize<'de>>(
     let wrong = Refusal::Body { wanted };
     body.ok().and_then(|body| serde_json::from_slice(&body).ok()).ok_or(wrong)
 }
+
+/// For the fuzzer: what is made of a body, if it is let in at all.
+pub(crate) fn read_bodies(bytes: &[u8]) {
+    if bytes.len() > MAX_BODY {
+        return;
+    }
+    let body = || Ok(Bytes::copy_from_slice(bytes));
+    let _ = json::<Change>(body(), "");
+    if let Ok(link) = json::<NewLink>(body(), "") {
+        let file = link::file_name(&link.name);
+        assert!(!file.is_empty() && !file.contains(['/', '\\', '"', '\r', '\n']), "{file:?}");
+    }
+}

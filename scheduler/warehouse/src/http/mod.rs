@@ -25,6 +25,8 @@ use tokio::sync::Semaphore;
 
 use crate::Limits;
 use crate::store::{Store, StoreError};
+pub(crate) use login::token;
+pub(crate) use manage::read_bodies;
 use observe::Metrics;
 use refusal::Refusal;
 pub(crate) use refusal::chain;
