@@ -1,5 +1,5 @@
 //! The newest log lines in memory, so that `logs` can answer with them. The binary sends its log both to
-//! standard error and here; a program that links the agent may do the same with [`ring`].
+//! standard error and here; a program that links the agent may do the same with [`ring()`].
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
