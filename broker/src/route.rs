@@ -1,13 +1,14 @@
 //! Which of the Router's filters carry a topic, and which of them a subscription needs. Pure.
 //!
 //! The Router never sees our topics: every filter it ever met costs it memory for ever, and so does every topic.
-//! It sees one key per tree of the contract, two per appliance (what the appliance reads, and the rest):
+//! It sees one key per tree of the contract, and one per appliance for what that reads. A new key costs it a look at
+//! every filter it has, one for each appliance, so that what appliances write has one key for all:
 //!
 //! ```text
 //! cardshop/1/server/…                          → server
 //! cardshop/1/board/…  cardshop/1/order/…       → board, order
 //! cardshop/1/appliance/{id}/desired cmd event/ack → appliance/{id}/in
-//! cardshop/1/appliance/{id}/…                  → appliance/{id}/out
+//! cardshop/1/appliance/{id}/…                  → appliance/out
 //! homeassistant/…                              → homeassistant
 //! ```
 //!
@@ -100,7 +101,7 @@ pub(crate) fn key_of(topic: &str) -> Option<Bytes> {
         Topic::Appliance(id, below) => {
             let inbox =
                 matches!(below, ApplianceTopic::Desired | ApplianceTopic::Cmd | ApplianceTopic::EventAck);
-            format!("appliance/{id}/{}", if inbox { "in" } else { "out" }).into()
+            if inbox { format!("appliance/{id}/in").into() } else { Bytes::from_static(b"appliance/out") }
         }
     })
 }
