@@ -36,8 +36,10 @@ impl Writer<'_> {
             self.write_zeros(gaps.into_iter(), None)?;
             return Ok(false);
         }
-        // One after the other: the card is invalid before anything else of it changes.
-        self.write_zeros(std::iter::once(0..head), None)?;
+        // One after the other, and the first is one request: the card is invalid before anything else of it changes.
+        let first = head.min(self.lanes.buffer_size() as u64);
+        self.write_zeros(std::iter::once(0..first), None)?;
+        self.write_zeros(std::iter::once(first..head), None)?;
         self.write_zeros(std::iter::once(tail..size), None)?;
         self.sync()?;
         // Both ends stay out of it: a discarded block may read as what it held before.
