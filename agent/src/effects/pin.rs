@@ -101,7 +101,7 @@ impl ServerCertVerifier for Look {
             None => Seen::Other(shown.last().and_then(fingerprint).unwrap_or_else(|| "unreadable".into())),
         };
         *self.seen.lock().expect("no holder panics") = Some(seen);
-        Err(rustls::Error::General("the certificates were only looked at".into()))
+        Err(only_looked())
     }
 
     // Never reached: no certificate is taken.
@@ -111,7 +111,7 @@ impl ServerCertVerifier for Look {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("the certificates were only looked at".into()))
+        Err(only_looked())
     }
 
     fn verify_tls13_signature(
@@ -120,12 +120,16 @@ impl ServerCertVerifier for Look {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("the certificates were only looked at".into()))
+        Err(only_looked())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
+}
+
+fn only_looked() -> rustls::Error {
+    rustls::Error::General("the certificates were only looked at".into())
 }
 
 fn pem(certificate: &CertificateDer<'_>) -> String {

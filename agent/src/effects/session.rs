@@ -262,11 +262,15 @@ impl Keeper {
         Answer::JoinFile { has_token }
     }
 
-    /// The server we have joined or asked to; before that the join file's.
-    fn server(&self) -> Result<Server, Answer> {
+    /// The server we have joined or asked to, before that the join file's, with what a member remembers of it.
+    fn server(&self) -> Result<(Server, Joined), Answer> {
         match (&self.member, &self.file) {
-            (Some(member), _) => Ok(Server::new(self.http.agent(), &member.server)),
-            (None, Some(file)) => Ok(self.named(&file.server, file.token.as_ref())?.0),
+            (Some(member), _) => Ok((Server::new(self.http.agent(), &member.server), Joined::from(member))),
+            (None, Some(file)) => {
+                let (server, ca) = self.named(&file.server, file.token.as_ref())?;
+                let (base, label) = (file.server.clone(), file.label.clone());
+                Ok((server, Joined { server: base, label, token: None, ca }))
+            }
             (None, None) => Err(Answer::NoJoinFile("no server is known".into())),
         }
     }
@@ -307,16 +311,9 @@ impl Keeper {
     }
 
     fn ask_state(&mut self) -> Answer {
-        let (server, joined) = match (&self.member, &self.file) {
-            (Some(member), _) => (Server::new(self.http.agent(), &member.server), Joined::from(member)),
-            (None, Some(file)) => match self.named(&file.server, file.token.as_ref()) {
-                Ok((server, ca)) => {
-                    let (base, label) = (file.server.clone(), file.label.clone());
-                    (server, Joined { server: base, label, token: None, ca })
-                }
-                Err(answer) => return answer,
-            },
-            (None, None) => return Answer::NoJoinFile("no server is known".into()),
+        let (server, joined) = match self.server() {
+            Ok(known) => known,
+            Err(answer) => return answer,
         };
         match server.join_state(self.appliance) {
             Ok(answer) => self.stands(joined, &answer),
@@ -362,8 +359,8 @@ impl Keeper {
     }
 
     fn log_in(&mut self) -> Answer {
-        let server = match self.server() {
-            Ok(server) => server,
+        let (server, _) = match self.server() {
+            Ok(known) => known,
             Err(answer) => return answer,
         };
         let result = server.log_in(&self.identity.key, self.appliance);
@@ -371,8 +368,8 @@ impl Keeper {
     }
 
     fn refresh(&mut self) -> Answer {
-        let server = match self.server() {
-            Ok(server) => server,
+        let (server, _) = match self.server() {
+            Ok(known) => known,
             Err(answer) => return answer,
         };
         let result = server.refresh(&self.refresh_token);

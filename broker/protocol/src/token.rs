@@ -49,6 +49,20 @@ pub enum ApiRight {
     Ship,
 }
 
+impl ApiRight {
+    /// Each of them.
+    const ALL: [Self; 3] = [Self::Watch, Self::Order, Self::Ship];
+
+    /// In a token's scope, and in JSON.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Watch => "watch",
+            Self::Order => "order",
+            Self::Ship => "ship",
+        }
+    }
+}
+
 /// What a token says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
@@ -85,22 +99,13 @@ impl Claims {
     }
     /// The scope of an API key with these rights.
     pub fn api_scope(rights: &[ApiRight]) -> String {
-        let names = rights.iter().map(|right| match right {
-            ApiRight::Watch => "watch",
-            ApiRight::Order => "order",
-            ApiRight::Ship => "ship",
-        });
-        format!("api:{}", names.collect::<Vec<_>>().join(","))
+        let names: Vec<_> = rights.iter().map(|right| right.name()).collect();
+        format!("api:{}", names.join(","))
     }
     /// What the key may do, if this is the token of an API key; rights of later versions are left out.
     pub fn api_rights(&self) -> Option<Vec<ApiRight>> {
         let names = self.scope.as_deref()?.strip_prefix("api:")?.split(',');
-        let right = |name| match name {
-            "watch" => Some(ApiRight::Watch),
-            "order" => Some(ApiRight::Order),
-            "ship" => Some(ApiRight::Ship),
-            _ => None,
-        };
+        let right = |name| ApiRight::ALL.into_iter().find(|right| right.name() == name);
         (self.role == Role::Integrator).then(|| names.filter_map(right).collect())
     }
     /// True when the principal works for `channel`; staff and the scheduler work for all.

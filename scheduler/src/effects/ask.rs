@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::tls::TlsConfig;
+
+use crate::Scheduler;
 
 /// Longest time a `GET` may take: half a creator's lease.
 const GET_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,16 +41,19 @@ impl Question {
     }
 }
 
-/// Puts a question to a server whose certificate is of one of `roots`; at most `limit` bytes of answer are read.
-pub(crate) async fn ask(question: Question, token: Option<String>, limit: u64, roots: &RootCerts) -> Answer {
-    let tls = TlsConfig::builder().root_certs(roots.clone()).build();
-    let work = move || ask_now(question, token, limit, tls);
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Answer::Failed("stopped".into()))
+impl Scheduler {
+    /// Puts a question to a server whose certificate is of one of our roots; at most `limit` bytes of answer are read.
+    pub(crate) async fn ask(&self, question: Question, token: Option<String>, limit: u64) -> Answer {
+        let tls = TlsConfig::builder().root_certs(self.inner.config.roots.clone()).build();
+        let work = move || ask_now(question, token, limit, tls);
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Answer::Failed("stopped".into()))
+    }
 }
 
 fn ask_now(question: Question, token: Option<String>, limit: u64, tls: TlsConfig) -> Answer {
     let Question { method, url, body } = question;
-    let timeout = if body.is_none() { GET_TIMEOUT } else { TELL_TIMEOUT };
+    // What is asked for is only there with 200; what is told may be taken with any 2xx.
+    let (timeout, good) = if body.is_none() { (GET_TIMEOUT, 200..=200) } else { (TELL_TIMEOUT, 200..=299) };
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
@@ -67,11 +72,13 @@ fn ask_now(question: Question, token: Option<String>, limit: u64, tls: TlsConfig
         Err(error) => return Answer::Failed(format!("{url} cannot be reached: {error}")),
     };
     match response.status().as_u16() {
-        200..=299 => match response.body_mut().with_config().limit(limit).read_to_vec() {
-            Ok(body) => Answer::Body(body),
-            Err(ureq::Error::BodyExceedsLimit(_)) => Answer::TooLarge,
-            Err(error) => Answer::Failed(format!("{url} broke off: {error}")),
-        },
+        status if good.contains(&status) => {
+            match response.body_mut().with_config().limit(limit).read_to_vec() {
+                Ok(body) => Answer::Body(body),
+                Err(ureq::Error::BodyExceedsLimit(_)) => Answer::TooLarge,
+                Err(error) => Answer::Failed(format!("{url} broke off: {error}")),
+            }
+        }
         404 => Answer::NotFound,
         status => Answer::Failed(format!("{url} answered {status}")),
     }

@@ -6,7 +6,7 @@ use cardshop_protocol::keys::KeyUse;
 
 use crate::Scheduler;
 use crate::core::order::OrderImage;
-use crate::effects::ask::{Answer, Question, ask};
+use crate::effects::ask::{Answer, Question};
 
 /// Why an image is not taken.
 pub(crate) enum ImageFault {
@@ -30,19 +30,16 @@ impl Scheduler {
     ) -> Result<OrderImage, ImageFault> {
         let keys = self.pinned_keys(warehouse).await.map_err(|e| ImageFault::Unreachable(e.to_string()))?;
         let url = format!("{warehouse}/images/{image}/index");
-        let bytes =
-            match ask(Question::get(url), Some(self.own_token()), MAX_INDEX_SIZE, &self.inner.config.roots)
-                .await
-            {
-                Answer::Body(bytes) => bytes,
-                Answer::NotFound => {
-                    return Err(wrong(false, format!("image {image} is not in the warehouse")));
-                }
-                Answer::TooLarge => {
-                    return Err(wrong(true, format!("its index has more than {MAX_INDEX_SIZE} bytes")));
-                }
-                Answer::Failed(text) => return Err(ImageFault::Unreachable(text)),
-            };
+        let bytes = match self.ask(Question::get(url), Some(self.own_token()), MAX_INDEX_SIZE).await {
+            Answer::Body(bytes) => bytes,
+            Answer::NotFound => {
+                return Err(wrong(false, format!("image {image} is not in the warehouse")));
+            }
+            Answer::TooLarge => {
+                return Err(wrong(true, format!("its index has more than {MAX_INDEX_SIZE} bytes")));
+            }
+            Answer::Failed(text) => return Err(ImageFault::Unreachable(text)),
+        };
         let index = Index::decode(&bytes).map_err(|e| wrong(false, format!("its index is wrong: {e}")))?;
         if index.id() != image {
             return Err(wrong(false, format!("the warehouse gave the index of image {}", index.id())));

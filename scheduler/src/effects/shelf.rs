@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::core::order::{Input, Order, OrderImage, OrderKind};
-use crate::effects::ask::{Answer, Question, ask};
+use crate::effects::ask::{Answer, Question};
 use crate::{Scheduler, SchedulerError};
 
 /// Largest answer read, bytes.
@@ -65,7 +65,7 @@ impl Scheduler {
 
     /// The answer's body; `None` for 404.
     async fn tell_warehouse(&self, what: Question) -> Result<Option<Vec<u8>>, SchedulerError> {
-        match ask(what, Some(self.own_token()), MAX_ANSWER, &self.inner.config.roots).await {
+        match self.ask(what, Some(self.own_token()), MAX_ANSWER).await {
             Answer::Body(body) => Ok(Some(body)),
             Answer::NotFound => Ok(None),
             Answer::TooLarge => {

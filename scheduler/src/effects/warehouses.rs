@@ -4,7 +4,7 @@
 use cardshop_protocol::keys::{KeyList, KeyUse, PublicKey};
 
 use super::MAX_TRIES;
-use super::ask::{Answer, Question, ask};
+use super::ask::{Answer, Question};
 use crate::core::documents::WarehouseDocument;
 use crate::core::order::Order;
 use crate::store::{Batch, StoreError};
@@ -122,16 +122,13 @@ impl Scheduler {
 
     async fn ask_keys(&self, url: &str) -> Result<Vec<PublicKey>, SchedulerError> {
         let unusable = |what| SchedulerError::Unreachable(format!("{url}/keys {what}"));
-        let list: KeyList =
-            match ask(Question::get(format!("{url}/keys")), None, MAX_KEYS_SIZE, &self.inner.config.roots)
-                .await
-            {
-                Answer::Body(bytes) => {
-                    serde_json::from_slice(&bytes).map_err(|_| unusable("gave no key list"))?
-                }
-                Answer::Failed(text) => return Err(SchedulerError::Unreachable(text)),
-                Answer::NotFound | Answer::TooLarge => return Err(unusable("gave no key list")),
-            };
+        let list: KeyList = match self.ask(Question::get(format!("{url}/keys")), None, MAX_KEYS_SIZE).await {
+            Answer::Body(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|_| unusable("gave no key list"))?
+            }
+            Answer::Failed(text) => return Err(SchedulerError::Unreachable(text)),
+            Answer::NotFound | Answer::TooLarge => return Err(unusable("gave no key list")),
+        };
         let now = self.now();
         let mut keys = list.items;
         keys.retain(|k| k.usable(KeyUse::Index, now).is_some());
