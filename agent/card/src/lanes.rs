@@ -12,6 +12,7 @@
 //! this one works on every kernel and with every implementation of [`CardDevice`]. A request that never returns
 //! cannot be taken back; its thread and buffer are left behind, with the device, until the kernel gives it up.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -36,6 +37,8 @@ const MAX_BUFFER_BYTES: usize = 8 << 20;
 pub(crate) type Work =
     Box<dyn FnOnce(&dyn CardDevice, &mut AlignedBuffer) -> Result<Moved, CardError> + Send>;
 
+/// A piece of work with the buffer it came with, and its number in the order of submission.
+type Order = (u64, AlignedBuffer, Work);
 type Ended = (AlignedBuffer, std::thread::Result<Result<Moved, CardError>>);
 
 /// What one piece of work did.
@@ -56,15 +59,20 @@ pub(crate) struct Moved {
 /// The lanes of one card.
 pub(crate) struct Lanes {
     /// Nothing once the lanes are to end.
-    orders: Option<Sender<(AlignedBuffer, Work)>>,
-    ended: Receiver<Ended>,
+    orders: Option<Sender<Order>>,
+    ended: Receiver<(u64, Ended)>,
+    /// What ended before something that was submitted earlier.
+    early: BTreeMap<u64, Ended>,
     threads: Vec<JoinHandle<()>>,
     device: Arc<dyn CardDevice>,
     buffer_size: usize,
     free: Vec<AlignedBuffer>,
     /// Buffers that may still be made.
     unmade: usize,
-    in_flight: usize,
+    /// Pieces of work submitted so far.
+    submitted: u64,
+    /// Pieces of work whose end was looked at.
+    looked_at: u64,
     /// When something last ended, or was submitted with nothing else in flight.
     moved: Instant,
     stuck: bool,
@@ -76,7 +84,7 @@ impl Lanes {
     /// # Errors
     /// `NoThread`.
     pub(crate) fn new(device: Arc<dyn CardDevice>, buffer_size: usize) -> Result<Self, CardError> {
-        let (orders, queue) = channel::<(AlignedBuffer, Work)>();
+        let (orders, queue) = channel::<Order>();
         let (finished, ended) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let mut threads = Vec::new();
@@ -85,9 +93,9 @@ impl Lanes {
             let lane = move || {
                 loop {
                     let order = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok((mut buffer, work)) = order else { return };
+                    let Ok((number, mut buffer, work)) = order else { return };
                     let result = catch_unwind(AssertUnwindSafe(|| work(&*device, &mut buffer)));
-                    if finished.send((buffer, result)).is_err() {
+                    if finished.send((number, (buffer, result))).is_err() {
                         return;
                     }
                 }
@@ -95,19 +103,19 @@ impl Lanes {
             let thread = std::thread::Builder::new().name("card".into()).spawn(lane);
             threads.push(thread.map_err(CardError::NoThread)?);
         }
-        let unmade = (MAX_BUFFER_BYTES / buffer_size).clamp(1, BUFFERS);
-        let (free, in_flight, moved, stuck) = (Vec::new(), 0, Instant::now(), false);
         Ok(Self {
             orders: Some(orders),
             ended,
+            early: BTreeMap::new(),
             threads,
             device,
             buffer_size,
-            free,
-            unmade,
-            in_flight,
-            moved,
-            stuck,
+            free: Vec::new(),
+            unmade: (MAX_BUFFER_BYTES / buffer_size).clamp(1, BUFFERS),
+            submitted: 0,
+            looked_at: 0,
+            moved: Instant::now(),
+            stuck: false,
         })
     }
 
@@ -125,37 +133,48 @@ impl Lanes {
         Some(AlignedBuffer::new(self.buffer_size))
     }
 
-    fn submit(&mut self, buffer: AlignedBuffer, work: Work) {
-        if self.in_flight == 0 {
-            self.moved = Instant::now();
-        }
-        self.in_flight += 1;
-        let orders = self.orders.as_ref().expect("the lanes end only when they are dropped");
-        orders.send((buffer, work)).expect("a lane ends only when nothing can be submitted any more");
+    fn in_flight(&self) -> bool {
+        self.looked_at < self.submitted
     }
 
-    /// The next piece of work that ends.
+    fn submit(&mut self, buffer: AlignedBuffer, work: Work) {
+        if !self.in_flight() {
+            self.moved = Instant::now();
+        }
+        let orders = self.orders.as_ref().expect("the lanes end only when they are dropped");
+        let order = (self.submitted, buffer, work);
+        orders.send(order).expect("a lane ends only when nothing can be submitted any more");
+        self.submitted += 1;
+    }
+
+    /// The end of the piece of work that was submitted first of those in flight, so that what is said of a card is
+    /// said of its first bad place, whichever request was faster.
     fn wait(&mut self) -> Result<(AlignedBuffer, Result<Moved, CardError>), CardError> {
-        let ended = match self.device.patience() {
-            _ if self.stuck => return Err(self.stuck()),
-            None => self.ended.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(patience) => {
-                let left = (self.moved + patience).saturating_duration_since(Instant::now());
-                self.ended.recv_timeout(left)
+        loop {
+            if let Some((buffer, result)) = self.early.remove(&self.looked_at) {
+                self.looked_at += 1;
+                return Ok((buffer, result.unwrap_or_else(|panic| resume_unwind(panic))));
             }
-        };
-        match ended {
-            Ok((buffer, result)) => {
-                self.in_flight -= 1;
-                self.moved = Instant::now();
-                Ok((buffer, result.unwrap_or_else(|panic| resume_unwind(panic))))
-            }
-            Err(RecvTimeoutError::Timeout) => {
-                self.stuck = true;
-                Err(self.stuck())
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                unreachable!("lanes live as long as they can be waited for")
+            let ended = match self.device.patience() {
+                _ if self.stuck => return Err(self.stuck()),
+                None => self.ended.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(patience) => {
+                    let left = (self.moved + patience).saturating_duration_since(Instant::now());
+                    self.ended.recv_timeout(left)
+                }
+            };
+            match ended {
+                Ok((number, ended)) => {
+                    self.early.insert(number, ended);
+                    self.moved = Instant::now();
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    self.stuck = true;
+                    return Err(self.stuck());
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    unreachable!("lanes live as long as they can be waited for")
+                }
             }
         }
     }
@@ -165,7 +184,8 @@ impl Lanes {
     }
 
     /// Keeps the device busy: `prepare` fills a buffer and says what is to be done with it, until it says that
-    /// there is nothing more; `ended` looks at each result. Waits for all that is in flight, also after an error.
+    /// there is nothing more; `ended` looks at each result, in the order of submission. Waits for all that is in
+    /// flight, also after an error.
     ///
     /// # Errors
     /// The first of `prepare`, of the device or of `ended`; `Stuck`.
@@ -197,7 +217,7 @@ impl Lanes {
                     }
                 }
             }
-            if self.in_flight == 0 {
+            if !self.in_flight() {
                 return Ok(());
             }
             let (mut buffer, result) = self.wait()?;
@@ -209,7 +229,7 @@ impl Lanes {
 
     /// Waits for all that is in flight, whatever comes of it.
     fn settle(&mut self) {
-        while self.in_flight > 0 && !self.stuck {
+        while self.in_flight() && !self.stuck {
             if let Ok((buffer, _)) = self.wait() {
                 self.free.push(buffer);
             }
@@ -245,7 +265,7 @@ impl Drop for Lanes {
     /// Waits until the lanes have let go of the device, but for one that is stuck.
     fn drop(&mut self) {
         self.orders = None;
-        if self.stuck || self.in_flight > 0 {
+        if self.stuck || self.in_flight() {
             return;
         }
         for thread in self.threads.drain(..) {

@@ -28,7 +28,7 @@ pub struct VerifyOutcome {
 /// Compares a card with an index, without the image. Three buffers of 512 KiB or one chunk.
 ///
 /// # Errors
-/// `Mismatch` names a chunk that differs, the first that was read, or the byte in it that must be zero and is not;
+/// `Mismatch` names a chunk that differs, the first of the card, or the byte in it that must be zero and is not;
 /// `CardTooSmall`, `Io`, `Removed`, `Stuck`, `Stopped`.
 pub fn verify_card(
     card: &mut ReadableCard,
