@@ -30,7 +30,7 @@ use serde::Serialize;
 use super::address::{AddressError, check_mqtt};
 use super::clock::Clock;
 use super::http::{Http, jitter};
-use super::session::{Session, Token};
+use super::session::{Broker, Session, Token};
 use crate::config::read_bounded;
 use crate::core::Event;
 use crate::core::backoff::Backoff;
@@ -72,8 +72,8 @@ pub(crate) struct LinkConfig {
     pub(crate) info: Info,
     pub(crate) session: Session,
     pub(crate) clock: Clock,
-    /// PEM: whose certificate the broker is to show; that of the site's own CA when it is `None`, and without one the
-    /// system's.
+    /// PEM: whose certificate the broker is to show. When it is `None`, what the site has said; without that the
+    /// site's own CA, and without one the system's.
     pub(crate) ca: Option<PathBuf>,
     /// Knows the site's own CA.
     pub(crate) http: Http,
@@ -188,8 +188,8 @@ impl Line {
         }
     }
 
-    fn connect(&mut self, token: &Token, broker: &str) -> Result<(AsyncClient, EventLoop), ConnectError> {
-        let address = check_mqtt(broker)?;
+    fn connect(&mut self, token: &Token, broker: &Broker) -> Result<(AsyncClient, EventLoop), ConnectError> {
+        let address = check_mqtt(&broker.url)?;
         self.connections += 1;
         let id = self.config.appliance.to_string();
         let port = address.port.unwrap_or(if address.tls { 8883 } else { 1883 });
@@ -201,7 +201,8 @@ impl Line {
         if address.tls {
             // Read anew for each connection: it may have been replaced.
             let ca = self.config.ca.as_deref().map(read_ca).transpose()?;
-            let ca = ca.or_else(|| self.config.http.ca().map(String::into_bytes));
+            let told = || broker.ca.clone().or_else(|| self.config.http.ca());
+            let ca = ca.or_else(|| told().map(String::into_bytes));
             options.set_transport(match ca {
                 Some(pem) => Transport::tls(pem, None, None),
                 None => Transport::tls_with_default_config(),

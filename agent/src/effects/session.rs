@@ -27,10 +27,25 @@ pub(crate) struct Token {
     pub(crate) generation: u64,
 }
 
+/// How the broker is reached.
+#[derive(Debug, Clone)]
+pub(crate) struct Broker {
+    /// `mqtt://host:port` or `mqtts://…`.
+    pub(crate) url: String,
+    /// PEM: CAs that its certificate is to be of, if the site named any.
+    pub(crate) ca: Option<String>,
+}
+
+impl Broker {
+    fn of(member: &Member) -> Option<Self> {
+        Some(Self { url: member.mqtt.clone()?, ca: member.mqtt_ca.clone() })
+    }
+}
+
 #[derive(Default)]
 struct Shared {
     token: Option<Token>,
-    mqtt: Option<String>,
+    broker: Option<Broker>,
     standing: Option<Standing>,
     /// Generation of the token somebody was refused with.
     refused: u64,
@@ -51,10 +66,10 @@ impl Session {
         self.lock().token.clone()
     }
 
-    /// The newest token and the broker's address, once both are known.
-    pub(crate) fn broker(&self) -> Option<(Token, String)> {
+    /// The newest token and the broker, once both are known.
+    pub(crate) fn broker(&self) -> Option<(Token, Broker)> {
         let shared = self.lock();
-        Some((shared.token.clone()?, shared.mqtt.clone()?))
+        Some((shared.token.clone()?, shared.broker.clone()?))
     }
 
     /// A token was refused: another is wanted. Repeated calls for the same one change nothing.
@@ -88,7 +103,7 @@ impl Session {
     pub(crate) fn set(&self, token: &str, generation: u64, mqtt: &str) {
         let mut shared = self.lock();
         shared.token = Some(Token { text: token.into(), generation });
-        shared.mqtt = Some(mqtt.into());
+        shared.broker = Some(Broker { url: mqtt.into(), ca: None });
     }
 
     /// Generation somebody was refused with; 0 when nobody was.
@@ -337,10 +352,10 @@ impl Keeper {
             return Answer::WrongServer("its key is not that of the shop joined before".into());
         }
         let Joined { server, label, token, ca } = joined;
-        let (server_key, mqtt) = (answer.server_key.clone(), answer.mqtt.clone());
-        let member = Member { server, server_key, label, token, mqtt, ca };
+        let JoinAnswer { server_key, mqtt, mqtt_ca, .. } = answer.clone();
+        let member = Member { server, server_key, label, token, mqtt, mqtt_ca, ca };
         self.http.trust(member.ca.as_deref());
-        self.session.lock().mqtt.clone_from(&member.mqtt);
+        self.session.lock().broker = Broker::of(&member);
         if let Err(error) = self.state.remember(&member) {
             self.report(&error);
         }

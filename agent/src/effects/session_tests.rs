@@ -74,6 +74,7 @@ impl Site {
             code: if self.lies { "AAAAAA".into() } else { code },
             server_key: encode_public(&server),
             mqtt: (self.membership == Membership::Approved).then(|| "mqtt://127.0.0.1:1".into()),
+            mqtt_ca: None,
         };
         Some(serde_json::to_vec(&answer).unwrap())
     }
@@ -216,7 +217,7 @@ fn an_appliance_joins_once_waits_for_a_person_and_needs_no_token_after_a_restart
     assert!(token_of(&running.session).is_none() && contains(&world.join_path, "csj1."));
     world.site(|site| site.membership = Membership::Approved);
     running.wait_for("a token", |s| token_of(s).as_deref() == Some("access 1"));
-    assert_eq!(running.session.broker().unwrap().1, "mqtt://127.0.0.1:1");
+    assert_eq!(running.session.broker().unwrap().1.url, "mqtt://127.0.0.1:1");
     assert!(!contains(&world.join_path, "csj1."), "the used token is erased");
     running.end();
 

@@ -64,6 +64,9 @@ pub(crate) struct Member {
     /// Where the broker listens, once approved.
     #[serde(default)]
     pub(crate) mqtt: Option<String>,
+    /// PEM: CAs that the broker's certificate is to be of, if the site named any.
+    #[serde(default)]
+    pub(crate) mqtt_ca: Option<String>,
     /// The site's own CA, PEM, when the token it joined with named one: from then on nobody else is trusted.
     #[serde(default)]
     pub(crate) ca: Option<String>,
@@ -224,6 +227,7 @@ mod tests {
             label: "bench".into(),
             token: Some("abc123".into()),
             mqtt: None,
+            mqtt_ca: None,
             ca: None,
         };
         state.remember(&member).unwrap();

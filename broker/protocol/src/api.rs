@@ -137,6 +137,10 @@ pub struct JoinAnswer {
     /// Where the broker listens, once approved: `mqtt://host:port` or `mqtts://…`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mqtt: Option<String>,
+    /// PEM: CAs that the broker's certificate is to be of, where the site was told which; else whoever is trusted
+    /// already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mqtt_ca: Option<String>,
 }
 
 /// `POST /tasks/claim`: the oldest task of the caller's channels, or 204.

@@ -34,6 +34,8 @@ use crate::{Scheduler, SchedulerError};
 const JOIN_TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Life of a nonce.
 const NONCE_LIFE: Duration = Duration::from_secs(60);
+/// Most text of CAs in an answer, bytes: an agent reads 64 KiB of it.
+const MAX_BROKER_CA: usize = 32 * 1024;
 /// Nonces used within their life that are remembered. Only right signatures get here, so that it takes this many
 /// real logins a minute to fill it; then logins wait.
 const MAX_USED: usize = 50_000;
@@ -270,7 +272,24 @@ impl Scheduler {
             code: appliance.code.clone(),
             server_key: encode_public(&self.inner.keys.site.verifying_key()),
             mqtt: approved.then(|| config.appliance_mqtt_url.as_ref().unwrap_or(&config.mqtt_url).clone()),
+            mqtt_ca: if approved { self.broker_ca() } else { None },
         }
+    }
+
+    /// What appliances are told to trust the broker by. Read anew each time: it may have been replaced.
+    fn broker_ca(&self) -> Option<String> {
+        let path = self.inner.config.mqtt_ca.as_ref()?;
+        match std::fs::read_to_string(path) {
+            Ok(pem) if pem.len() <= MAX_BROKER_CA => return Some(pem),
+            Ok(pem) => {
+                let (size, most) = (pem.len(), MAX_BROKER_CA);
+                tracing::warn!(path = %path.display(), size, most, "appliances are not told the broker's CA: it is too large");
+            }
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "appliances are not told the broker's CA");
+            }
+        }
+        None
     }
 
     /// Where an appliance stands.

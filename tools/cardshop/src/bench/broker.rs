@@ -107,6 +107,8 @@ impl BenchBroker {
 
         if self.reconnects > 0 {
             let server = Server::start(kind, signer, false).await?;
+            // First what a broker keeps of its newest messages is filled: it grows to its bound once.
+            fan_in(&server, self.publishers, self.messages).await?;
             let grown = reconnects(&server, Duration::from_secs(self.reconnects)).await?;
             table.add("memory grown over reconnects", "KiB", kind, grown);
             server.stop().await;

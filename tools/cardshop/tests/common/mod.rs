@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, dead_code)] // a harness: not every test uses all of it
 
 pub(crate) mod link;
+pub(crate) mod mosquitto;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -16,6 +17,8 @@ use cardshop_sim::client::Client;
 use cardshop_sim::{content, shop};
 use serde_json::{Value, json};
 use ureq::tls::{Certificate, RootCerts};
+
+use self::mosquitto::Mosquitto;
 
 /// What takes longer has failed: many times what a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -129,7 +132,18 @@ pub(crate) struct Shop {
     pub(crate) password: String,
     /// The site's own CA, where it encrypts with one.
     pub(crate) ca: Option<PathBuf>,
+    /// The broker that is not ours, where there is one.
+    other_broker: Option<Mosquitto>,
     processes: Vec<Process>,
+}
+
+/// With `CARDSHOP_TEST_BROKER=mosquitto` each site of a test gets a Mosquitto instead of our own broker.
+fn other_broker(folder: &Path) -> Option<Mosquitto> {
+    match std::env::var("CARDSHOP_TEST_BROKER").as_deref() {
+        Err(_) => None,
+        Ok("mosquitto") => Some(Mosquitto::start(folder).expect("Mosquitto is asked for")),
+        Ok(other) => panic!("CARDSHOP_TEST_BROKER can be mosquitto, not {other}"),
+    }
 }
 
 /// How an agent's virtual cards behave.
@@ -149,7 +163,8 @@ impl Shop {
     /// The same with other words.
     pub(crate) fn open_with(words: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (up, ready) = start_up(folder.path(), words);
+        let other_broker = other_broker(folder.path());
+        let (up, ready) = start_up(folder.path(), words, other_broker.as_ref());
         let text = |field: &str| ready[field].as_str().unwrap().to_owned();
         Self {
             folder,
@@ -159,6 +174,7 @@ impl Shop {
             username: text("username"),
             password: text("password"),
             ca: ready["ca"].as_str().map(PathBuf::from),
+            other_broker,
             processes: vec![up],
         }
     }
@@ -188,15 +204,26 @@ impl Shop {
             command.args(["--json", name]).args(words).arg("--data").arg(&data);
             start_ready(if encrypted { command.arg("--tls") } else { &mut command })
         };
-        let (broker, at) = service("broker", &["--listen", "127.0.0.1:0", "--scheduler", &http]);
-        let mqtt = at[if encrypted { "mqtts" } else { "mqtt" }].as_str().unwrap().to_owned();
+        let mut processes = Vec::new();
+        let other_broker = other_broker(folder.path());
+        let mqtt = other_broker.as_ref().map_or_else(
+            || {
+                let (broker, at) = service("broker", &["--listen", "127.0.0.1:0", "--scheduler", &http]);
+                processes.push(broker);
+                at[if encrypted { "mqtts" } else { "mqtt" }].as_str().unwrap().to_owned()
+            },
+            Mosquitto::url,
+        );
         let (warehouse, at) = service("warehouse", &["--listen", "127.0.0.1:0", "--scheduler", &http]);
         let warehouse_url = road(at["warehouse"].as_str().unwrap());
         let listen = http.rsplit_once('/').unwrap().1;
         let mut words = vec!["--listen", listen, "--mqtt", &mqtt, "--warehouse", &warehouse_url];
         words.extend(ca.iter().flat_map(|ca| ["--ca", ca.to_str().unwrap()]));
+        let broker_ca = other_broker.as_ref().map(|broker| &broker.ca);
+        words.extend(broker_ca.iter().flat_map(|ca| ["--mqtt-ca", ca.to_str().unwrap()]));
         let (scheduler, at) = service("scheduler", &words);
         let text = |field: &str| at[field].as_str().unwrap().to_owned();
+        processes.extend([warehouse, scheduler]);
         let mut shop = Self {
             folder,
             username: text("username"),
@@ -205,7 +232,8 @@ impl Shop {
             warehouse: warehouse_url,
             mqtt,
             ca,
-            processes: vec![broker, warehouse, scheduler],
+            other_broker,
+            processes,
         };
         let password = "a creator's own password";
         let creator = json!({"username": "builder", "password": password, "role": "creator"});
@@ -238,7 +266,7 @@ impl Shop {
         let port = |url: &str| url.rsplit_once("//").unwrap().1.to_owned();
         let (http, warehouse, mqtt) = (port(&self.http), port(&self.warehouse), port(&self.mqtt));
         let words = ["--listen", &http, "--warehouse-listen", &warehouse, "--mqtt-listen", &mqtt];
-        let (up, ready) = start_up(self.folder.path(), &words);
+        let (up, ready) = start_up(self.folder.path(), &words, self.other_broker.as_ref());
         assert!(ready["password"].is_null(), "the first login is told once");
         self.processes.push(up);
     }
@@ -320,10 +348,13 @@ impl Shop {
     }
 }
 
-fn start_up(folder: &Path, words: &[&str]) -> (Process, Value) {
-    start_ready(
-        cardshop().args(["--json", "up", "--with-creator", "--data"]).arg(folder.join("site")).args(words),
-    )
+fn start_up(folder: &Path, words: &[&str], broker: Option<&Mosquitto>) -> (Process, Value) {
+    let mut command = cardshop();
+    command.args(["--json", "up", "--with-creator", "--data"]).arg(folder.join("site")).args(words);
+    if let Some(broker) = broker {
+        command.args(["--broker", &broker.url(), "--broker-ca"]).arg(&broker.ca);
+    }
+    start_ready(&mut command)
 }
 
 /// Starts a service and waits for its first line.
