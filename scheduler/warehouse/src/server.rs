@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -43,6 +44,9 @@ const EXPIRY_CHECK: Duration = Duration::from_secs(60);
 /// Buffer of a connection for reading, and so the most of one frame of a request body, and for writing; bytes.
 /// Half of it halves the rate of downloads.
 const BUFFER: usize = 128 * 1024;
+/// Most bytes of a connection that wait in the kernel to be sent. Without a limit each client that takes nothing holds
+/// up to 4 MiB there, and a thousand of them all that the kernel has for TCP: then everybody gets small windows.
+const UNSENT: u32 = 256 * 1024;
 
 /// A running warehouse. Dropping it stops it without waiting; [`Running::shutdown`] waits.
 pub struct Running {
@@ -169,6 +173,7 @@ async fn accept(
 async fn open(stream: TcpStream, acceptor: Option<TlsAcceptor>, peer: SocketAddr) -> Option<Socket> {
     // Answers are written in full buffers; waiting for more would only delay the last one.
     let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
     let Some(acceptor) = acceptor else { return Some(Socket::Plain(stream)) };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => Some(Socket::Tls(Box::new(tls))),
