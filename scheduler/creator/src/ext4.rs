@@ -108,7 +108,7 @@ impl Partition<'_> {
         fs::write(&conf, MKE2FS_CONF).map_err(|source| Ext4Error::Run { tool: "mke2fs", source })?;
         let extended = format!(
             "offset={},hash_seed={},resize={GROW_TO_BLOCKS},lazy_itable_init=0,lazy_journal_init=0,\
-             root_owner=0:0,nodiscard",
+             root_owner=0:0,nodiscard,packed_meta_blocks=1",
             self.range.start, identity.hash_seed
         );
         let mut command = self.command("mke2fs")?;
@@ -133,6 +133,9 @@ impl Partition<'_> {
         for (name, size) in &script.pads {
             // Not zeros: debugfs would make holes of them.
             fs::write(contents.join(name), vec![0xff; *size as usize]).map_err(run_error)?;
+        }
+        for (name, value) in &script.values {
+            fs::write(contents.join(name), value).map_err(run_error)?;
         }
         let file = self.scratch.join("debugfs.script");
         fs::write(&file, &script.text).map_err(run_error)?;

@@ -5,6 +5,7 @@
 //! `creator`, `demo`, `up --with-creator`). Everything blocks; a [`StopFlag`] ends it within 5 s.
 
 mod build;
+mod cache;
 mod digest;
 mod ext4;
 mod fat;
@@ -12,6 +13,9 @@ mod fetch;
 mod http;
 mod map;
 mod mbr;
+mod oci;
+mod parallel;
+mod policy;
 pub mod recipe;
 mod script;
 mod session;
@@ -23,13 +27,15 @@ pub mod worker;
 
 pub use build::{BuildError, Built, LocalFiles, Options, Progress, build};
 pub use cardshop_card::StopFlag;
-pub use digest::Checksum;
+pub use digest::{Algo, Checksum};
 pub use ext4::{Ext4Error, check_tools};
 pub use fetch::FetchError;
 pub use http::Backoff;
 pub use mbr::MbrError;
+pub use oci::{ImageName, OciError};
+pub use policy::{Limits, Policy, Rule};
 pub use recipe::{Recipe, RecipeError};
-pub use sizing::{Row, Sizing, check};
+pub use sizing::{Row, Sizing, Volume, check};
 pub use tree::TreeError;
 pub use unpack::UnpackError;
 pub use upload::{UploadError, Uploader};

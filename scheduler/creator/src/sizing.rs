@@ -12,11 +12,16 @@ use ureq::tls::RootCerts;
 
 use crate::StopFlag;
 use crate::build::{BuildError, LocalFiles, Options};
+use crate::cache::Cache;
+use crate::digest::Checksum;
 use crate::fat::BOOT_SIZE;
 use crate::fetch::{FetchError, Fetcher, Remote};
 use crate::http::Client;
 use crate::mbr::{ALIGNMENT, MAX_BYTES, Mbr, Partition};
-use crate::recipe::{Base, Content, FileEntry, Packing, Recipe, Source, Via};
+use crate::oci::Pulled;
+use crate::oci::registry::Registry;
+use crate::parallel;
+use crate::recipe::{Base, Content, Expected, FileEntry, Form, OciImage, Packing, Recipe, Source, Via};
 use crate::tree::{BLOCK_SIZE, file_bytes};
 use crate::unpack::{self, Archive, Tally};
 
@@ -24,7 +29,11 @@ use crate::unpack::{self, Archive, Tally};
 const MARGIN_DIVISOR: u64 = 10;
 /// Blocks of one group. **Source:** ext4 with blocks of 4 KiB.
 const GROUP_BYTES: u64 = 32768 * BLOCK_SIZE;
+/// Inodes in 256 KiB of a table, the smallest usual chunk.
+const INODE_STEP: u64 = 1024;
 const MIB: u64 = 1024 * 1024;
+/// Most bytes of a checksum file that are read.
+const MAX_CHECKSUM_FILE: u64 = 1024 * 1024;
 
 /// One row of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,11 +57,26 @@ pub struct Sizing {
     pub download_bytes: u64,
     /// Bytes the build takes on the disk of its folder, at most, beyond what it takes in the cache.
     pub disk_bytes: u64,
+    /// Disks of this machine that the build fills.
+    pub volumes: Vec<Volume>,
     pub(crate) data: DataShape,
     /// Where the data partition begins.
     pub(crate) data_start: u64,
     pub(crate) items: Vec<Item>,
+    /// Of the recipe's container images.
+    pub(crate) images: Vec<Pulled>,
     pub(crate) base: Option<Item>,
+}
+
+/// A disk of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// A folder on it.
+    pub path: PathBuf,
+    /// Bytes that the build takes there, at most.
+    pub needed: u64,
+    /// Bytes that are free.
+    pub free: u64,
 }
 
 /// The data partition's parameters.
@@ -71,6 +95,8 @@ pub(crate) struct Item {
     pub place: Place,
     /// Bytes of contents, for an archive the most they may be.
     pub bytes: u64,
+    /// Of the content as it is downloaded.
+    pub checksum: Option<Checksum>,
 }
 
 /// Where an item's bytes are.
@@ -78,8 +104,8 @@ pub(crate) struct Item {
 pub(crate) enum Place {
     /// On this machine.
     Local(PathBuf),
-    /// To be downloaded.
-    Remote { url: String, remote: Remote },
+    /// Of a server; `cached` when it is here already.
+    Remote { url: String, remote: Remote, cached: Option<PathBuf> },
     /// In the recipe.
     Inline,
 }
@@ -99,7 +125,10 @@ impl DataShape {
     }
 
     fn of(bytes: u64, content_bytes: u64, entries: u64) -> Self {
-        let inodes = (entries + entries / 4 + 1024).max(bytes / 65536);
+        // Whole chunks of inodes for each group: their number, and so where the first file begins, changes in steps.
+        let groups = bytes.div_ceil(GROUP_BYTES).max(1);
+        let wanted = (entries + entries / 4 + 1024).div_ceil(groups);
+        let inodes = groups * wanted.next_multiple_of(INODE_STEP).max(2 * INODE_STEP);
         let journal_mib = match bytes / MIB {
             0..256 => 4,
             256..2048 => 16,
@@ -138,14 +167,33 @@ impl DataShape {
     }
 }
 
-/// Sizes everything a recipe names and checks that it fits.
+/// Sizes everything a recipe names and checks that it fits; room on this machine's disks is told, not checked.
 ///
 /// # Errors
-/// What is not there, has no size, or does not fit; nothing is written but the cache folder itself.
+/// What is not there, has no size, or does not fit; nothing is written but small texts in the cache folder.
 pub fn check(recipe: &Recipe, options: &Options, stop: &StopFlag) -> Result<Sizing, BuildError> {
-    let client = Client::new(stop, RootCerts::WebPki);
-    let fetcher = Fetcher { client: &client, folder: &options.cache, backoff: options.backoff, stop };
-    Sizer { recipe, options, stop, fetcher: &fetcher }.run()
+    // A failure ends the questions that are still open.
+    let inner = StopFlag::new();
+    let client = Client::new(&inner, RootCerts::WebPki);
+    let cache = Cache { folder: &options.cache };
+    let (backoff, offline) = (options.backoff, options.offline);
+    let fetcher = Fetcher { client: &client, cache, backoff, stop: &inner, offline };
+    Sizer { recipe, options, stop: &inner, fetcher: &fetcher }.run(stop)
+}
+
+impl Sizing {
+    /// Checks that the disks have room.
+    ///
+    /// # Errors
+    /// `NoSpace` for the first that has not.
+    pub fn check_room(&self) -> Result<(), BuildError> {
+        match self.volumes.iter().find(|v| v.needed > v.free) {
+            Some(Volume { path, needed, free }) => {
+                Err(BuildError::NoSpace { path: path.clone(), needed: *needed, free: *free })
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 struct Sizer<'a> {
@@ -156,7 +204,7 @@ struct Sizer<'a> {
 }
 
 impl Sizer<'_> {
-    fn run(&self) -> Result<Sizing, BuildError> {
+    fn run(&self, stop: &StopFlag) -> Result<Sizing, BuildError> {
         let mut rows = Vec::new();
         let (base, data_start) = match &self.recipe.base {
             None => {
@@ -164,18 +212,17 @@ impl Sizer<'_> {
                 (None, ALIGNMENT + BOOT_SIZE.next_multiple_of(ALIGNMENT))
             }
             Some(base) => {
-                let (item, row) = self.base(base)?;
+                let found = parallel::each(1, stop, self.stop, &mut || (), &|_| self.base(base))?;
+                let (item, row) = found.into_iter().next().expect("one was asked for");
                 let start = item.bytes.next_multiple_of(ALIGNMENT);
                 rows.push(row);
                 (Some(item), start)
             }
         };
+        let files = &self.recipe.files;
+        let found = parallel::each(files.len(), stop, self.stop, &mut || (), &|n| self.file(&files[n]))?;
         let (mut items, mut content_bytes, mut entries) = (Vec::new(), 0, 0);
-        for entry in &self.recipe.files {
-            if self.stop.is_stopped() {
-                return Err(BuildError::Stopped);
-            }
-            let (item, tally) = self.file(entry)?;
+        for (entry, (item, tally)) in files.iter().zip(found) {
             let download_bytes = download_bytes(&item.place);
             rows.push(Row { what: format!("/data{}", entry.to), bytes: item.bytes, download_bytes });
             content_bytes += tally.block_bytes;
@@ -185,8 +232,19 @@ impl Sizer<'_> {
             entries += tally.entries + folders;
             items.push(item);
         }
+        let images = &self.recipe.images;
+        let images = parallel::each(images.len(), stop, self.stop, &mut || (), &|n| self.image(&images[n]))?;
+        let mut archives = 0;
+        for (image, (pulled, download_bytes)) in self.recipe.images.iter().zip(&images) {
+            let bytes = pulled.archive_bytes();
+            rows.push(Row { what: format!("/data{}", image.to), bytes, download_bytes: *download_bytes });
+            content_bytes += file_bytes(bytes) + BLOCK_SIZE;
+            entries += 2;
+            archives += bytes;
+        }
+        let images = images.into_iter().map(|(pulled, _)| pulled).collect();
         let data = self.data_shape(data_start, content_bytes, entries)?;
-        let contents: u64 = items.iter().map(|i| i.bytes).sum();
+        let contents: u64 = items.iter().map(|i| i.bytes).sum::<u64>() + archives;
         rows.push(Row {
             what: "data partition: tables and free space".into(),
             bytes: data.bytes.saturating_sub(contents),
@@ -196,16 +254,40 @@ impl Sizer<'_> {
         fits(image_bytes, self.options.max_image_bytes.unwrap_or(MAX_BYTES).min(MAX_BYTES))?;
         let download_bytes = rows.iter().map(|r| r.download_bytes).sum();
         // Archives are unpacked beside the image before they are copied into it.
-        let unpacked = self
-            .recipe
-            .files
+        let unpacked = files
             .iter()
             .zip(&items)
             .filter(|(f, _)| f.via != Via::Direct || matches!(f.content, Content::Inline(_)));
         let unpacked: u64 = unpacked.map(|(_, i)| i.bytes).sum();
         let base_bytes = base.as_ref().map_or(2 * MIB, |b| b.bytes);
-        let disk_bytes = base_bytes + content_bytes + data.tables() + unpacked;
-        Ok(Sizing { rows, image_bytes, download_bytes, disk_bytes, data, data_start, items, base })
+        let disk_bytes = base_bytes + content_bytes + data.tables() + unpacked + archives;
+        let volumes = volumes(self.options, disk_bytes, download_bytes)?;
+        Ok(Sizing {
+            rows,
+            image_bytes,
+            download_bytes,
+            disk_bytes,
+            volumes,
+            data,
+            data_start,
+            items,
+            images,
+            base,
+        })
+    }
+
+    /// An image's blobs, and how many bytes of them are not here.
+    fn image(&self, image: &OciImage) -> Result<(Pulled, u64), BuildError> {
+        let registry = Registry::new(self.fetcher, &image.name);
+        let manifest = registry.manifest(&image.name, &image.platform)?;
+        let mut missing = 0;
+        for blob in manifest.blobs() {
+            fits(blob.size, MAX_BYTES)?;
+            if self.fetcher.cached(&registry.blob_url(&blob.digest), Some(&blob.digest)).is_none() {
+                missing += blob.size;
+            }
+        }
+        Ok((Pulled { name: image.name.clone(), manifest }, missing))
     }
 
     fn data_shape(&self, data_start: u64, content_bytes: u64, entries: u64) -> Result<DataShape, BuildError> {
@@ -220,20 +302,21 @@ impl Sizer<'_> {
     }
 
     fn base(&self, base: &Base) -> Result<(Item, Row), BuildError> {
-        let place = self.place(&base.source, base.checksum.as_ref())?;
+        let checksum = self.expected(base.checksum.as_ref(), &base.source.name())?;
+        let place = self.place(&base.source, checksum.as_ref())?;
         let stored = stored_bytes(&place);
-        let bytes = match (base.packing, base.size, &place) {
+        let bytes = match (base.packing, base.size, place.path()) {
             (Packing::None, said, _) => agree(&base.source, said, stored)?,
             (_, Some(size), _) => size,
-            (packing, None, Place::Local(path)) => unpacked_size(path, packing, self.stop)?,
+            (packing, None, Some(path)) => unpacked_size(path, packing, self.stop)?,
             _ => return Err(BuildError::SizeUnknown { what: base.source.shown(), key: "base.size" }),
         };
-        if let (Packing::None, Place::Local(path)) = (base.packing, &place) {
+        if let (Packing::None, Some(path)) = (base.packing, place.path()) {
             self.check_base_table(path, bytes)?;
         }
         let download_bytes = download_bytes(&place);
         let row = Row { what: format!("base {}", base.source.shown()), bytes, download_bytes };
-        Ok((Item { place, bytes }, row))
+        Ok((Item { place, bytes, checksum }, row))
     }
 
     /// A base that cannot take a data partition is refused before anything is downloaded, where it can be read.
@@ -249,44 +332,78 @@ impl Sizer<'_> {
         let source = match &entry.content {
             Content::Inline(bytes) => {
                 let size = bytes.len() as u64;
-                return Ok((Item { place: Place::Inline, bytes: size }, one_file(size)));
+                let name = entry.to.rsplit('/').next().unwrap_or_default();
+                let checksum = self.expected(entry.checksum.as_ref(), name)?;
+                return Ok((Item { place: Place::Inline, bytes: size, checksum }, one_file(size)));
             }
             Content::At(source) => source,
         };
-        let place = self.place(source, entry.checksum.as_ref())?;
+        let checksum = self.expected(entry.checksum.as_ref(), &source.name())?;
+        let place = self.place(source, checksum.as_ref())?;
         let stored = stored_bytes(&place);
-        let Via::Tar(packing) = entry.via else {
+        let Via::Archive(form) = entry.via else {
             let size = agree(source, entry.size, stored)?;
-            return Ok((Item { place, bytes: size }, one_file(size)));
+            return Ok((Item { place, bytes: size, checksum }, one_file(size)));
         };
-        let tally = match (entry.size, &place) {
-            (None, Place::Local(path)) => {
+        let tally = match (entry.size, place.path()) {
+            (None, Some(path)) => {
                 let name = source.shown();
-                Archive { name: &name, path, packing, limit: MAX_BYTES }.tally(self.stop)?
+                Archive { name: &name, path, form, limit: MAX_BYTES }.tally(self.stop)?
             }
             (Some(size), _) => of_size(size),
             // Contents of a plain tar are never more than the archive.
-            (None, _) if packing == Packing::None && stored.is_some() => of_size(stored.unwrap_or(0)),
+            (None, _) if form == Form::Tar(Packing::None) && stored.is_some() => of_size(stored.unwrap_or(0)),
             _ => return Err(BuildError::SizeUnknown { what: source.shown(), key: "size" }),
         };
-        Ok((Item { place, bytes: tally.bytes }, tally))
+        Ok((Item { place, bytes: tally.bytes, checksum }, tally))
     }
 
-    fn place(
-        &self,
-        source: &Source,
-        checksum: Option<&crate::digest::Checksum>,
-    ) -> Result<Place, BuildError> {
-        match source {
-            Source::File(path) => self.options.local_files.resolve(path).map(Place::Local),
-            Source::Url(url) => match self.fetcher.cached(url, checksum) {
-                Some(path) => Ok(Place::Local(path)),
-                None => {
-                    let remote = self.fetcher.ask(url)?;
-                    fits(remote.size.unwrap_or(0), MAX_BYTES)?;
-                    Ok(Place::Remote { url: url.clone(), remote })
-                }
-            },
+    /// What content must digest to; a checksum file is read for it.
+    fn expected(&self, expected: Option<&Expected>, name: &str) -> Result<Option<Checksum>, BuildError> {
+        let (algo, source) = match expected {
+            None => return Ok(None),
+            Some(Expected::Is(checksum)) => return Ok(Some(checksum.clone())),
+            Some(Expected::At { algo, source }) => (algo, source),
+        };
+        let text = match source {
+            Source::Url(url) => self.fetcher.text(url, MAX_CHECKSUM_FILE, &[])?,
+            Source::File(path) => {
+                let path = self.options.local_files.resolve(path)?;
+                let mut text = Vec::new();
+                let read = fs::File::open(&path).and_then(|f| {
+                    std::io::Read::read_to_end(&mut std::io::Read::take(f, MAX_CHECKSUM_FILE), &mut text)
+                });
+                read.map_err(|source| BuildError::File { path, source })?;
+                text
+            }
+        };
+        let found = algo.find(&String::from_utf8_lossy(&text), name);
+        let fault = |fault| BuildError::ChecksumFile { what: source.shown(), fault };
+        found.map(Some).map_err(fault)
+    }
+
+    fn place(&self, source: &Source, checksum: Option<&Checksum>) -> Result<Place, BuildError> {
+        let url = match source {
+            Source::File(path) => return self.options.local_files.resolve(path).map(Place::Local),
+            Source::Url(url) => url,
+        };
+        if let Some(path) = self.fetcher.cached(url, checksum) {
+            return Ok(Place::Remote { url: url.clone(), remote: Remote::default(), cached: Some(path) });
+        }
+        let remote = self.fetcher.ask(url)?;
+        fits(remote.size.unwrap_or(0), MAX_BYTES)?;
+        let cached = self.fetcher.whole(url, checksum, &remote);
+        Ok(Place::Remote { url: url.clone(), remote, cached })
+    }
+}
+
+impl Place {
+    /// Its file on this machine, when it has one.
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Local(path) => Some(path),
+            Self::Remote { cached, .. } => cached.as_deref(),
+            Self::Inline => None,
         }
     }
 }
@@ -307,15 +424,14 @@ fn of_size(size: u64) -> Tally {
 
 fn stored_bytes(place: &Place) -> Option<u64> {
     match place {
-        Place::Local(path) => path.metadata().ok().map(|m| m.len()),
-        Place::Remote { remote, .. } => remote.size,
-        Place::Inline => None,
+        Place::Remote { remote, cached: None, .. } => remote.size,
+        _ => place.path()?.metadata().ok().map(|m| m.len()),
     }
 }
 
 fn download_bytes(place: &Place) -> u64 {
     match place {
-        Place::Remote { remote, .. } => remote.size.unwrap_or(0),
+        Place::Remote { remote, cached: None, .. } => remote.size.unwrap_or(0),
         _ => 0,
     }
 }
@@ -373,24 +489,25 @@ impl LocalFiles {
     }
 }
 
-/// Checks that the disks have room, counting a disk that holds both folders once.
-pub(crate) fn check_space(sizing: &Sizing, work: &Path, cache: &Path) -> Result<(), BuildError> {
+/// What the build takes on the disks of its folder and its cache; a disk that holds both counts once.
+fn volumes(options: &Options, disk_bytes: u64, download_bytes: u64) -> Result<Vec<Volume>, BuildError> {
     use std::os::unix::fs::MetadataExt;
-    let free = |path: &Path| {
-        let stat = nix::sys::statvfs::statvfs(path).map_err(std::io::Error::from)?;
+    let folder = options.image.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let ask = |path: &Path| {
+        // The cache may have to be made yet.
+        let path = path.ancestors().find(|p| p.is_dir()).unwrap_or(Path::new(".")).to_owned();
+        let stat = nix::sys::statvfs::statvfs(&path).map_err(std::io::Error::from);
+        let found = stat.and_then(|stat| Ok((fs::metadata(&path)?.dev(), stat)));
+        let (disk, stat) = found.map_err(|source| BuildError::File { path: path.clone(), source })?;
         #[allow(clippy::unnecessary_cast)] // the fields' widths differ between platforms
-        Ok((fs::metadata(path)?.dev(), stat.blocks_available() as u64 * stat.fragment_size() as u64))
+        let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+        Ok::<_, BuildError>((disk, path, free))
     };
-    let ask = |path: &Path| free(path).map_err(|source| BuildError::File { path: path.to_owned(), source });
-    let ((work_disk, work_free), (cache_disk, cache_free)) = (ask(work)?, ask(cache)?);
-    let (needed_work, needed_cache) = match work_disk == cache_disk {
-        true => (sizing.disk_bytes + sizing.download_bytes, 0),
-        false => (sizing.disk_bytes, sizing.download_bytes),
-    };
-    for (path, needed, free) in [(work, needed_work, work_free), (cache, needed_cache, cache_free)] {
-        if needed > free {
-            return Err(BuildError::NoSpace { path: path.to_owned(), needed, free });
-        }
-    }
-    Ok(())
+    let ((work_disk, work, work_free), (cache_disk, cache, cache_free)) =
+        (ask(folder)?, ask(&options.cache)?);
+    let volume = |path, needed, free| Volume { path, needed, free };
+    Ok(match work_disk == cache_disk {
+        true => vec![volume(work, disk_bytes + download_bytes, work_free)],
+        false => vec![volume(work, disk_bytes, work_free), volume(cache, download_bytes, cache_free)],
+    })
 }

@@ -34,6 +34,9 @@ impl Meta {
     pub(crate) const FOLDER: Self = Self { mode: 0o755, uid: 0, gid: 0, mtime: IMAGE_TIME };
 }
 
+/// Name, with its name space, and value of an extended attribute.
+pub(crate) type Xattr = (String, Vec<u8>);
+
 /// What is at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Node {
@@ -66,6 +69,7 @@ pub struct TreeError {
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     nodes: BTreeMap<String, (Node, Meta)>,
+    xattrs: BTreeMap<String, Vec<Xattr>>,
     /// Bytes of memory, about.
     size: usize,
 }
@@ -99,15 +103,34 @@ impl Tree {
         self.insert(path, node, meta)
     }
 
+    /// Sets the extended attributes of what was put at `path`; of another name of a file, nothing: the file has them.
+    pub(crate) fn set_xattrs(&mut self, path: &str, xattrs: &[Xattr]) -> Result<(), TreeError> {
+        if xattrs.is_empty() || matches!(self.nodes.get(path), None | Some((Node::Same { .. }, _))) {
+            return Ok(());
+        }
+        self.count_memory(path, xattrs.iter().map(|(name, value)| name.len() + value.len()).sum())?;
+        self.xattrs.insert(path.to_owned(), xattrs.to_vec());
+        Ok(())
+    }
+
+    pub(crate) fn xattrs(&self, path: &str) -> &[Xattr] {
+        self.xattrs.get(path).map_or(&[], Vec::as_slice)
+    }
+
     fn insert(&mut self, path: &str, node: Node, meta: Meta) -> Result<(), TreeError> {
-        self.size += path.len() + NODE_SIZE;
+        self.count_memory(path, 0)?;
+        self.nodes.insert(path.to_owned(), (node, meta));
+        Ok(())
+    }
+
+    fn count_memory(&mut self, path: &str, more: usize) -> Result<(), TreeError> {
+        self.size += path.len() + NODE_SIZE + more;
         if self.size > MAX_TREE_SIZE {
             return Err(TreeError {
                 path: path.to_owned(),
                 fault: "is one too many: no card has so many names",
             });
         }
-        self.nodes.insert(path.to_owned(), (node, meta));
         Ok(())
     }
 
@@ -133,7 +156,8 @@ impl Tree {
     pub(crate) fn bytes(&self) -> u64 {
         // A name takes its length, 8 bytes and padding in its folder; blocks of names fill to a half at worst.
         let name_bytes = |path: &str| 2 * (path.rsplit('/').next().unwrap_or_default().len() as u64 + 12);
-        self.nodes.iter().map(|(path, (node, _))| node_bytes(node) + name_bytes(path)).sum()
+        let nodes: u64 = self.nodes.iter().map(|(path, (node, _))| node_bytes(node) + name_bytes(path)).sum();
+        nodes + self.xattrs.len() as u64 * BLOCK_SIZE
     }
 }
 

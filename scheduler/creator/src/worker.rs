@@ -28,6 +28,7 @@ use ureq::tls::RootCerts;
 use crate::StopFlag;
 use crate::build::{self, BuildError, LocalFiles, Options, Progress};
 use crate::http::{self, Backoff};
+use crate::policy::Policy;
 use crate::recipe::Recipe;
 use crate::session::{ApiError, Session};
 use crate::upload::{UploadError, Uploader};
@@ -58,6 +59,10 @@ pub struct Config {
     pub content: Option<PathBuf>,
     /// Between tries of anything that may work later.
     pub backoff: Backoff,
+    /// Where downloads are kept; several creators of one machine may share it. `None`: in the work folder.
+    pub cache: Option<PathBuf>,
+    /// What the download cache keeps.
+    pub policy: Policy,
     /// Whose certificates scheduler and warehouses are to have. Content comes from servers of the public CAs.
     pub roots: RootCerts,
 }
@@ -67,7 +72,17 @@ impl Config {
     pub fn new(server: &str, username: &str, password: &str, work: &Path) -> Self {
         let [server, username, password] = [server, username, password].map(str::to_owned);
         let (work, backoff, roots) = (work.to_owned(), Backoff::default(), RootCerts::WebPki);
-        Self { server, username, password, work, content: None, backoff, roots }
+        Self {
+            server,
+            username,
+            password,
+            work,
+            content: None,
+            backoff,
+            cache: None,
+            policy: Policy::default(),
+            roots,
+        }
     }
 }
 
@@ -343,10 +358,12 @@ impl<'a> Job<'a> {
         }
         let options = Options {
             image: image.to_owned(),
-            cache: self.folder.root.join("cache"),
+            cache: self.config.cache.clone().unwrap_or_else(|| self.folder.root.join("cache")),
             local_files: self.config.content.clone().map_or(LocalFiles::Refused, LocalFiles::Below),
             max_image_bytes: Some(self.task.max_image_bytes),
             backoff: self.config.backoff,
+            offline: false,
+            policy: self.config.policy.clone(),
         };
         let built = build::build(recipe, &options, &self.stop, &mut |progress| self.note(progress))?;
         for note in &built.notes {

@@ -323,3 +323,97 @@ fn an_image_above_the_media_or_below_its_content_is_refused_with_both_sizes() {
     assert_eq!(larger.index.image_size(), 100_000_256);
     assert!(e2("e2fsck", &["-f", "-n"], &larger.image, DATA_START).0);
 }
+
+#[test]
+fn extended_attributes_owners_and_modes_of_an_archive_arrive_on_clean_file_systems() {
+    let bench = Bench::new();
+    let mut archive = tar::Builder::new(Vec::new());
+    let capability: &[u8] = &[1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let records =
+        [("SCHILY.xattr.user.note", &b"a \"b\""[..]), ("SCHILY.xattr.security.capability", capability)];
+    archive.append_pax_extensions(records).unwrap();
+    add(&mut archive, "ping \"x\"", 0o4755, b"#!");
+    let long = [b'v'; 2900];
+    archive.append_pax_extensions([("SCHILY.xattr.user.long", &long[..])]).unwrap();
+    add(&mut archive, "long", 0o600, b"x");
+    bench.write("a.tar", &archive.into_inner().unwrap());
+    let built = bench.build("card.img", "files: [{to: /data/s, url: a.tar, via: tar}]");
+    let (clean, report) = e2("e2fsck", &["-f", "-n"], &built.image, DATA_START);
+    assert!(clean, "{report}");
+    let ask = |command: &str| e2("debugfs", &["-R", command], &built.image, DATA_START).1;
+    let stat = ask("stat \"/s/ping \"\"x\"\"\"");
+    assert!(stat.contains("Mode:  04755") && stat.contains("User:    33"), "{stat}");
+    let value = |path: &str, name: &str| {
+        let out = bench.path("value");
+        ask(&format!("ea_get -f {} {path} {name}", out.display()));
+        fs::read(out).unwrap()
+    };
+    assert_eq!(value("\"/s/ping \"\"x\"\"\"", "security.capability"), capability);
+    assert_eq!(value("\"/s/ping \"\"x\"\"\"", "user.note"), b"a \"b\"");
+    assert_eq!(value("/s/long", "user.long"), long);
+}
+
+#[test]
+fn a_zip_and_a_tar_bz2_of_the_same_files_give_the_same_data() {
+    let bench = Bench::new();
+    let content = noise(7, 300_000);
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default().unix_permissions(0o640);
+    zip.start_file("docs/a.bin", options).unwrap();
+    std::io::Write::write_all(&mut zip, &content).unwrap();
+    zip.add_symlink("docs/link", "a.bin", options).unwrap();
+    bench.write("a.zip", &zip.finish().unwrap().into_inner());
+    let packed = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    let mut tar = tar::Builder::new(packed);
+    add(&mut tar, "docs/a.bin", 0o640, &content);
+    bench.write("a.tar.bz2", &tar.into_inner().unwrap().finish().unwrap());
+    let built = bench.build(
+        "card.img",
+        "files: [{to: /data/zip, url: a.zip, via: zip}, {to: /data/tar, url: a.tar.bz2, via: bztar}]",
+    );
+    for path in ["/zip/docs/a.bin", "/tar/docs/a.bin"] {
+        assert!(read_data(&built.image, DATA_START, path) == content, "{path}");
+        let stat = e2("debugfs", &["-R", &format!("stat {path}")], &built.image, DATA_START).1;
+        assert!(stat.contains("Mode:  0640"), "{stat}");
+    }
+    let link = e2("debugfs", &["-R", "stat /zip/docs/link"], &built.image, DATA_START).1;
+    assert!(link.contains("Fast link dest: \"a.bin\""), "{link}");
+    assert!(e2("e2fsck", &["-f", "-n"], &built.image, DATA_START).0);
+}
+
+/// Builds `count` files of about `size` bytes and once more with one of them new, of each of the other sizes; holds the
+/// share of the image's data that an appliance with the first image must fetch again to a tenth.
+fn at_most_a_tenth_is_fetched_again(count: u64, size: usize, changed_sizes: &[usize]) {
+    let bench = Bench::new();
+    let items: Vec<_> = (0..count).map(|n| format!("{{to: /data/{n}.zim, url: f{n}}}")).collect();
+    let recipe = format!("files: [{}, {{to: /data/note, content: x}}]", items.join(", "));
+    for n in 0..count {
+        bench.write(&format!("f{n}"), &noise(n, size + n as usize * 1000));
+    }
+    let before = bench.build("before.img", &recipe).index;
+    let mut grown = false;
+    for changed_size in changed_sizes {
+        bench.write("f3", &noise(1000, *changed_size));
+        let after = bench.build("after.img", &recipe).index;
+        let bytes = chunks_not_held(&before, &after) as u64 * u64::from(after.chunk_size());
+        let share = bytes as f64 / after.data_bytes() as f64;
+        println!(
+            "{count} files of {size} bytes, one new of {changed_size}: {:.1} % fetched again",
+            share * 100.0
+        );
+        assert!(share <= 0.1, "{share}");
+        grown |= before.image_size() != after.image_size();
+    }
+    assert!(grown, "one of them makes the image larger: its tables are others");
+}
+
+#[test]
+fn when_one_of_many_files_is_new_at_most_a_tenth_is_fetched_again() {
+    at_most_a_tenth_is_fetched_again(30, 5_000_000, &[5_003_000, 4_500_000, 12_400_000]);
+}
+
+#[test]
+#[ignore = "writes 5 GB: run by tools/test --long"]
+fn long_when_one_50_mb_file_of_a_1_gb_image_is_new_at_most_a_tenth_is_fetched_again() {
+    at_most_a_tenth_is_fetched_again(20, 50_000_000, &[50_003_000, 53_000_000, 70_000_000]);
+}

@@ -6,7 +6,8 @@ mod common;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use cardshop_creator::{BuildError, Recipe, StopFlag, check};
+use cardshop_creator::{BuildError, Options, Policy, Recipe, StopFlag, check};
+use cardshop_protocol::api::CreationPhase;
 use common::server::{Reply, Server, file};
 use common::{Bench, DATA_START, noise, read_data};
 
@@ -178,4 +179,141 @@ fn a_server_that_only_fails_is_given_up_and_may_be_tried_later() {
         _ => Reply { cut: Some(0), ..file(request, &noise(1, 5000), "v1") },
     });
     assert!(!silent.is_permanent() && silent.to_string().contains("given up after 6 tries"), "{silent}");
+}
+
+#[test]
+fn several_files_come_at_once() {
+    // Each answer waits for the other two: one after the other they would never come.
+    let barrier = std::sync::Barrier::new(3);
+    let server = Server::start(move |request| {
+        if request.method == "GET" {
+            barrier.wait();
+        }
+        file(request, request.path.as_bytes(), "v1")
+    });
+    let bench = Bench::new();
+    let files: Vec<_> =
+        ["/a", "/b", "/c"].iter().map(|p| format!("{{to: /data{p}, url: \"{}\"}}", server.url(p))).collect();
+    let built = bench.build("card.img", &format!("files: [{}]", files.join(", ")));
+    for path in ["/a", "/b", "/c"] {
+        assert_eq!(read_data(&built.image, DATA_START, path), path.as_bytes());
+    }
+}
+
+#[test]
+fn one_download_that_fails_ends_the_others_and_is_the_one_that_is_told() {
+    let server = Server::start(|request| match (request.method.as_str(), request.path.as_str()) {
+        ("GET", "/bad") => Reply::status(410),
+        // Never comes to its end.
+        ("GET", _) => Reply { cut: Some(1), ..file(request, &noise(1, SIZE), "v1") },
+        _ => file(request, &noise(1, SIZE), "v1"),
+    });
+    let bench = Bench::new();
+    let (slow, bad) = (server.url("/slow"), server.url("/bad"));
+    let recipe = format!("files: [{{to: /data/s, url: \"{slow}\"}}, {{to: /data/b, url: \"{bad}\"}}]");
+    let options = Options {
+        backoff: cardshop_creator::Backoff {
+            first: std::time::Duration::from_secs(3600),
+            most: std::time::Duration::from_secs(3600),
+        },
+        ..bench.options("card.img")
+    };
+    let recipe = Recipe::from_text(&recipe).unwrap();
+    let error = cardshop_creator::build(&recipe, &options, &StopFlag::new(), &mut |_| ()).unwrap_err();
+    assert!(error.to_string().contains("/bad: the server answers 410"), "{error}");
+}
+
+#[test]
+fn a_checksum_may_be_a_file_beside_the_content() {
+    let content = noise(1, SIZE);
+    let sums = format!("{}  other\n{}  f\n", blake3::hash(b"x").to_hex(), blake3::hash(&content).to_hex());
+    let server = Server::start(move |request| match request.path.as_str() {
+        "/B3SUMS" => file(request, sums.as_bytes(), "s"),
+        _ => file(request, &content, "v1"),
+    });
+    let bench = Bench::new();
+    let with = |url: &str| format!(", checksum: {{algo: blake3, kind: url, value: \"{url}\"}}");
+    let good = recipe(&server.url("/f"), &with(&server.url("/B3SUMS")));
+    let built = bench.build("card.img", &good);
+    assert_eq!(read_data(&built.image, DATA_START, "/f"), noise(1, SIZE));
+    let error =
+        bench.try_build("x.img", &recipe(&server.url("/g"), &with(&server.url("/B3SUMS")))).unwrap_err();
+    assert!(error.to_string().ends_with("/B3SUMS: has no blake3 of \"g\""), "{error}");
+    let wrong = recipe(&server.url("/other"), &with(&server.url("/B3SUMS")));
+    let error = bench.try_build("x.img", &wrong).unwrap_err();
+    assert!(error.to_string().contains("its digest is blake3:") && error.is_permanent(), "{error}");
+    bench.write("SUMS", format!("{}\n", blake3::hash(b"local").to_hex()).as_bytes());
+    bench.write("l", b"local");
+    bench.build("card.img", &recipe("l", &with("SUMS")));
+}
+
+#[test]
+fn offline_the_cache_does_and_what_is_not_in_it_is_named() {
+    let server = Server::start(|request| match request.path.as_str() {
+        "/SUMS" => file(request, blake3::hash(&noise(1, SIZE)).to_hex().as_bytes(), "s"),
+        _ => file(request, &noise(1, SIZE), "v1"),
+    });
+    let bench = Bench::new();
+    let sums = format!(", checksum: {{algo: blake3, kind: url, value: \"{}\"}}", server.url("/SUMS"));
+    let offline = Options { offline: true, ..bench.options("card.img") };
+    let try_offline = |text: &str| {
+        let recipe = Recipe::from_text(text).unwrap();
+        cardshop_creator::build(&recipe, &offline, &StopFlag::new(), &mut |_| ())
+    };
+    let table = [recipe(&server.url("/plain"), ""), recipe(&server.url("/checked"), &sums)];
+    for text in &table {
+        let error = try_offline(text).unwrap_err();
+        assert!(error.to_string().ends_with("not in the cache, and this build is offline"), "{error}");
+    }
+    let ids: Vec<_> = table.iter().map(|text| bench.build("card.img", text).index.id()).collect();
+    let asked = || server.requests("GET", "/").len() + server.requests("HEAD", "/").len();
+    let before = asked();
+    for (text, id) in table.iter().zip(ids) {
+        assert_eq!(try_offline(text).unwrap().index.id(), id);
+    }
+    assert_eq!(asked(), before, "nobody was asked");
+}
+
+#[test]
+fn creators_that_share_a_cache_download_once_and_keep_what_the_others_build_from() {
+    let server = Server::start(|request| file(request, &noise(1, SIZE), "v1"));
+    let bench = Bench::new();
+    let text = recipe(&server.url("/f"), &checksum(&noise(1, SIZE)));
+    // The second one keeps nothing, and begins while the first one builds.
+    let policy = Policy::from_text("limits: {max_count: 0}").unwrap();
+    let (first, second) = (bench.options("1.img"), Options { policy, ..bench.options("2.img") });
+    let recipe = Recipe::from_text(&text).unwrap();
+    let (mut other, mut asked) = (None, 0);
+    let built = cardshop_creator::build(&recipe, &first, &StopFlag::new(), &mut |progress| {
+        if progress.phase == CreationPhase::Building && other.is_none() {
+            asked = server.requests("GET", "/f").len();
+            other = Some(cardshop_creator::build(&recipe, &second, &StopFlag::new(), &mut |_| ()).unwrap());
+        }
+    });
+    assert_eq!(built.unwrap().index.id(), other.unwrap().index.id());
+    assert_eq!((asked, server.requests("GET", "/f").len()), (1, 1));
+    // Now nobody holds it, but for a moment the programs that other tests start.
+    let empty = Recipe::from_text("{}").unwrap();
+    let begun = std::time::Instant::now();
+    while std::fs::read_dir(bench.path("cache")).unwrap().count() > 0 {
+        assert!(begun.elapsed().as_secs() < 60, "it stays");
+        cardshop_creator::build(&empty, &second, &StopFlag::new(), &mut |_| ()).unwrap();
+    }
+}
+
+#[test]
+fn a_disk_without_room_is_told_with_both_sizes_before_any_content_comes() {
+    // Sparse: nothing of it is read, let alone written.
+    let bench = Bench::new();
+    std::fs::File::create(bench.path("huge")).unwrap().set_len(1 << 40).unwrap();
+    let recipe = Recipe::from_text("files: [{to: /data/huge, url: huge}]").unwrap();
+    let sizing = check(&recipe, &bench.options("card.img"), &StopFlag::new()).unwrap();
+    let volume = &sizing.volumes[0];
+    if volume.free > 1 << 40 {
+        println!("SKIPPED: this disk has more than 1 TiB free");
+        return;
+    }
+    assert!(volume.needed > 1 << 40 && volume.path == bench.path(""), "{volume:?}");
+    let error = bench.try_build("card.img", "files: [{to: /data/huge, url: huge}]").unwrap_err();
+    assert!(matches!(error, BuildError::NoSpace { .. }) && !error.is_permanent(), "{error}");
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use cardshop_creator::{LocalFiles, Options, Recipe, Sizing};
+use cardshop_creator::{LocalFiles, Options, Policy, Recipe, Sizing};
 use cardshop_protocol::api::CreationPhase;
 use serde_json::json;
 
@@ -33,6 +33,28 @@ pub(crate) struct Build {
     /// Where downloads are kept [default: OUTPUT.cache].
     #[arg(long, env = "CARDSHOP_CACHE", value_name = "DIR")]
     cache: Option<PathBuf>,
+    /// Ask no server for anything: what the cache has must do.
+    #[arg(long)]
+    offline: bool,
+    #[command(flatten)]
+    policy: CachePolicy,
+}
+
+/// What the cache of downloads keeps.
+#[derive(clap::Args)]
+pub(crate) struct CachePolicy {
+    /// What the cache keeps, YAML: limits {max_bytes, max_count, max_age_s}, and rules [{pattern, keep, limits}].
+    #[arg(long, env = "CARDSHOP_CACHE_POLICY", value_name = "FILE")]
+    cache_policy: Option<PathBuf>,
+}
+
+impl CachePolicy {
+    pub(crate) fn read(&self) -> anyhow::Result<Policy> {
+        let Some(path) = &self.cache_policy else { return Ok(Policy::default()) };
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Policy::from_text(&text).with_context(|| path.display().to_string())
+    }
 }
 
 impl Build {
@@ -48,12 +70,15 @@ impl Build {
             },
             max_image_bytes: self.max_size,
             backoff: cardshop_creator::Backoff::default(),
+            offline: self.offline,
+            policy: self.policy.read()?,
         };
         let stop = stop_flag();
         if self.check {
             let sizing =
                 cardshop_creator::check(&recipe, &options, &stop).with_context(|| shown.to_string())?;
-            tell_sizes(output, &sizing);
+            tell_sizes(output, &sizing, self.max_size);
+            sizing.check_room()?;
             return Ok(Ending::Done);
         }
         let bars = output.bars();
@@ -88,7 +113,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn tell_sizes(output: &Output, sizing: &Sizing) {
+fn tell_sizes(output: &Output, sizing: &Sizing, media_bytes: Option<u64>) {
     for row in &sizing.rows {
         output.event(json!({"event": "size", "what": row.what, "bytes": row.bytes, "download_bytes": row.download_bytes}));
         output.line(format_args!(
@@ -106,6 +131,14 @@ fn tell_sizes(output: &Output, sizing: &Sizing) {
         size(sizing.image_bytes),
         size(sizing.download_bytes)
     ));
+    if let Some(bytes) = media_bytes {
+        output.line(format_args!("{:>12}  {:>12} {:<12} usable bytes of the media", size(bytes), "", ""));
+    }
+    for volume in &sizing.volumes {
+        let (path, needed, free) = (&volume.path, volume.needed, volume.free);
+        output.event(json!({"event": "volume", "path": path, "needed": needed, "free": free}));
+        output.line(format_args!("{:>12}  {:>12} free         {}", size(needed), size(free), path.display()));
+    }
 }
 
 fn phase_name(phase: CreationPhase) -> &'static str {

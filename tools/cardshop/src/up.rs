@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::broker::{BrokerArgs, OtherBrokerArgs};
+use crate::build::CachePolicy;
 use crate::exit::{Ending, stop_flag, wrong_usage};
 use crate::keys;
 use crate::report::Output;
@@ -376,6 +377,11 @@ pub(crate) struct CreatorOnly {
     /// Where images are built and downloads kept.
     #[arg(long, env = "CARDSHOP_WORK", value_name = "DIR")]
     work: PathBuf,
+    /// Where downloads are kept, for several creators of this machine too [default: WORK/cache].
+    #[arg(long, env = "CARDSHOP_CACHE", value_name = "DIR")]
+    cache: Option<PathBuf>,
+    #[command(flatten)]
+    policy: CachePolicy,
     #[command(flatten)]
     trust: TrustArgs,
 }
@@ -391,6 +397,8 @@ impl CreatorOnly {
         };
         let mut config = worker::Config::new(&self.server, &self.username, password.trim_end(), &self.work);
         config.roots = self.trust.roots(None)?;
+        config.cache = self.cache.clone();
+        config.policy = self.policy.read()?;
         output.event(json!({"event": "ready", "server": config.server}));
         output.line(format_args!("creator of {}", config.server));
         worker::run(config, stop_flag())?;

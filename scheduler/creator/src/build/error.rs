@@ -8,6 +8,7 @@ use cardshop_protocol::index::IndexError;
 use crate::ext4::Ext4Error;
 use crate::fetch::FetchError;
 use crate::mbr::MbrError;
+use crate::oci::OciError;
 use crate::recipe::RecipeError;
 use crate::tree::TreeError;
 use crate::unpack::UnpackError;
@@ -21,6 +22,9 @@ pub enum BuildError {
     /// A download.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// A container image.
+    #[error(transparent)]
+    Oci(#[from] OciError),
     /// An archive.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
@@ -59,6 +63,14 @@ pub enum BuildError {
         what: String,
         /// The recipe's key that would help.
         key: &'static str,
+    },
+    /// A checksum file does not say what it should.
+    #[error("{what}: {fault}")]
+    ChecksumFile {
+        /// Which.
+        what: String,
+        /// What is missing.
+        fault: String,
     },
     /// Archives hold more than their `size` said.
     #[error(
@@ -121,6 +133,7 @@ impl BuildError {
     pub fn is_permanent(&self) -> bool {
         match self {
             Self::Fetch(error) => error.is_permanent(),
+            Self::Oci(error) => error.is_permanent(),
             Self::Unpack(error) => !matches!(error, UnpackError::Write { .. } | UnpackError::Stopped),
             Self::Ext4(_) | Self::NoSpace { .. } | Self::Image(_) | Self::Stopped => false,
             Self::File { source, .. } => source.kind() == io::ErrorKind::NotFound,
@@ -134,6 +147,7 @@ impl BuildError {
             self,
             Self::Stopped
                 | Self::Fetch(FetchError::Stopped)
+                | Self::Oci(OciError::Fetch(FetchError::Stopped))
                 | Self::Unpack(UnpackError::Stopped)
                 | Self::Ext4(Ext4Error::Stopped)
         )

@@ -134,7 +134,10 @@ impl Builder<'_> {
         ext4.make(&self.sizing.data, &identity)?;
         let progress = &mut *self.progress;
         let chunk_size = default_chunk_size(self.sizing.image_bytes).into();
-        let script = Script::new(tree, chunk_size, self.sizing.data.room_after(total));
+        // All tables lie before it; files follow without a gap.
+        let first_free =
+            ext4.free()?.and_then(|free| free.first().map(|range| range.start)).unwrap_or(data.start);
+        let script = Script::new(tree, chunk_size, self.sizing.data.room_after(total), first_free);
         ext4.fill(&script, &mut |done| {
             progress(Progress { phase: CreationPhase::Building, done: done.min(total), total });
         })?;

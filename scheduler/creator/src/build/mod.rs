@@ -23,11 +23,14 @@ use cardshop_protocol::index::Index;
 pub use error::BuildError;
 
 use crate::StopFlag;
+use crate::cache::Cache;
 use crate::ext4;
 use crate::fat::{self, Fat};
 use crate::http::Backoff;
+use crate::policy::Policy;
 use crate::recipe::Recipe;
 use crate::sizing::{self, Sizing};
+use content::Downloads;
 use image::Layout;
 
 /// Which files of this machine a recipe may read.
@@ -57,6 +60,10 @@ pub struct Options {
     pub max_image_bytes: Option<u64>,
     /// Between tries of a download.
     pub backoff: Backoff,
+    /// True: no server is asked anything, the cache has to do.
+    pub offline: bool,
+    /// What the cache keeps. What this build needs stays in any case.
+    pub policy: Policy,
 }
 
 /// Where a build stands.
@@ -99,7 +106,8 @@ pub fn build(
     let folder = fs::canonicalize(folder)?;
     fs::create_dir_all(&options.cache)?;
     let sizing = sizing::check(recipe, options, stop)?;
-    sizing::check_space(&sizing, &folder, &options.cache)?;
+    Cache { folder: &options.cache }.sweep(&options.policy, sizing.download_bytes);
+    sizing.check_room()?;
     let scratch = tempfile::Builder::new().prefix(".cardshop-build-").tempdir_in(&folder)?;
     let part = folder.join(match options.image.file_name() {
         Some(name) => format!("{}.part", name.to_string_lossy()),
@@ -132,13 +140,13 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn run(mut self) -> Result<(Index, Vec<String>), BuildError> {
-        let (base, files) = self.download()?;
-        let tree = self.tree(&files)?;
+        let Downloads { base, files, images } = self.download()?;
+        let tree = self.tree(&files, &images)?;
         let image = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(self.part)?;
         image.set_len(self.sizing.image_bytes)?;
         let mut layout = Layout::default();
         let boot = match (&self.recipe.base, base) {
-            (Some(base), Some(path)) => self.copy_base(base, &path, &image)?,
+            (Some(base), Some(got)) => self.copy_base(base, &got.path, &image)?,
             _ => self.make_boot(&image)?,
         };
         let mut notes = Vec::new();

@@ -6,19 +6,23 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::raw::{RawBase, RawChecksum, RawFile, RawImage, RawRecipe, RawSize};
-use super::{Base, Content, FileEntry, MAX_FILES, MAX_PATH_SIZE, Packing, Recipe, RecipeError, Source, Via};
-use crate::digest::Checksum;
+use super::raw::{RawBase, RawChecksum, RawFile, RawImage, RawOci, RawRecipe, RawSize};
+
+use super::{
+    Base, Content, Expected, FileEntry, Form, ImageName, MAX_FILES, MAX_PATH_SIZE, OciImage, Packing, Recipe,
+    RecipeError, Source, Via,
+};
+use crate::digest::{Algo, Checksum};
 use crate::mbr::MAX_BYTES;
+
+/// What the hotspots run on that image-creator's recipes are for.
+const DEFAULT_PLATFORM: &str = "linux/arm64";
 
 fn refused<T>(what: impl Into<String>, fault: impl Into<String>) -> Result<T, RecipeError> {
     Err(RecipeError::Refused { what: what.into(), fault: fault.into() })
 }
 
 pub(super) fn check(raw: RawRecipe, value: Value) -> Result<Recipe, RecipeError> {
-    if raw.oci_images.is_some_and(|images| !images.is_empty()) {
-        return refused("oci_images", "container images are not supported yet");
-    }
     if raw.offspot.as_ref().is_some_and(|o| !o.is_object() && !o.is_null()) {
         return refused("offspot", "must be a map of settings");
     }
@@ -27,6 +31,13 @@ pub(super) fn check(raw: RawRecipe, value: Value) -> Result<Recipe, RecipeError>
         return refused("files", format!("{} entries, at most {MAX_FILES} are taken", raw_files.len()));
     }
     let files = raw_files.into_iter().enumerate().map(|(i, f)| file(i, f)).collect::<Result<Vec<_>, _>>()?;
+    let (mut images, mut files) = (Vec::new(), files);
+    for (index, raw) in raw.oci_images.unwrap_or_default().into_iter().enumerate() {
+        match oci(&format!("oci_images[{index}]"), raw)? {
+            Pulled::Image(image) => images.push(image),
+            Pulled::File(file) => files.push(file),
+        }
+    }
     let base = match raw.base {
         RawBase::None => None,
         RawBase::Image(image) => Some(self::base(image)?),
@@ -39,7 +50,39 @@ pub(super) fn check(raw: RawRecipe, value: Value) -> Result<Recipe, RecipeError>
         }
     };
     let offspot = raw.offspot.filter(|o| !o.is_null());
-    Ok(Recipe { base, output_size, files, write_config: raw.write_config, offspot, value: sorted(value) })
+    Ok(Recipe {
+        base,
+        output_size,
+        images,
+        files,
+        write_config: raw.write_config,
+        offspot,
+        value: sorted(value),
+    })
+}
+
+/// A container image, from a registry or from an address of its archive.
+enum Pulled {
+    Image(OciImage),
+    File(FileEntry),
+}
+
+fn oci(what: &str, raw: RawOci) -> Result<Pulled, RecipeError> {
+    let name = ImageName::parse(&raw.ident).or_else(|fault| refused(format!("{what}.ident"), fault))?;
+    let to = format!("/images/{}", name.file_name());
+    if let Some(url) = raw.url {
+        let content = Content::At(source(&format!("{what}.url"), &url)?);
+        let size = size(&format!("{what}.filesize"), raw.filesize)?;
+        return Ok(Pulled::File(FileEntry { to, content, via: Via::Direct, size, checksum: None }));
+    }
+    let platform = raw.platform.unwrap_or_else(|| DEFAULT_PLATFORM.into());
+    let parts: Vec<&str> = platform.split('/').collect();
+    let word = |part: &&str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
+    if !matches!(parts.len(), 2 | 3) || !parts.iter().all(word) {
+        let fault = format!("{platform:?} is not of the form linux/arm64 or linux/arm/v7");
+        return refused(format!("{what}.platform"), fault);
+    }
+    Ok(Pulled::Image(OciImage { name, platform, to }))
 }
 
 fn base(raw: RawImage) -> Result<Base, RecipeError> {
@@ -85,15 +128,15 @@ fn file(index: usize, raw: RawFile) -> Result<FileEntry, RecipeError> {
     };
     let via = match via {
         "direct" | "base64" => Via::Direct,
-        "tar" => Via::Tar(Packing::None),
-        "gztar" => Via::Tar(Packing::Gzip),
-        "xztar" => Via::Tar(Packing::Xz),
-        "zsttar" => Via::Tar(Packing::Zstd),
-        known @ ("zip" | "bztar") => {
-            return refused(what, format!("via {known} is not supported yet: pack it as xztar"));
-        }
+        "zip" => Via::Archive(Form::Zip),
+        "tar" => Via::Archive(Form::Tar(Packing::None)),
+        "gztar" => Via::Archive(Form::Tar(Packing::Gzip)),
+        "bztar" => Via::Archive(Form::Tar(Packing::Bzip2)),
+        "xztar" => Via::Archive(Form::Tar(Packing::Xz)),
+        "zsttar" => Via::Archive(Form::Tar(Packing::Zstd)),
         other => {
-            return refused(what, format!("via {other:?} is none of direct base64 tar gztar xztar zsttar"));
+            let known = "direct base64 zip tar gztar bztar xztar zsttar";
+            return refused(what, format!("via {other:?} is none of {known}"));
         }
     };
     if let (Content::Inline(bytes), Some(size)) = (&content, raw.size)
@@ -174,14 +217,17 @@ fn source(what: &str, text: &str) -> Result<Source, RecipeError> {
     }
 }
 
-fn checksum(what: &str, raw: RawChecksum) -> Result<Checksum, RecipeError> {
+fn checksum(what: &str, raw: RawChecksum) -> Result<Expected, RecipeError> {
     match raw.kind.as_deref() {
-        None | Some("digest") => {}
-        Some(kind) => {
-            return refused(what, format!("kind {kind:?} is not supported: give the digest itself"));
+        None | Some("digest") => {
+            Checksum::parse(&raw.algo, &raw.value).map(Expected::Is).or_else(|fault| refused(what, fault))
         }
+        Some("url") => {
+            let algo = Algo::parse(&raw.algo).or_else(|fault| refused(what, fault))?;
+            Ok(Expected::At { algo, source: source(&format!("{what}.value"), &raw.value)? })
+        }
+        Some(kind) => refused(what, format!("kind {kind:?} is none of digest url")),
     }
-    Checksum::parse(&raw.algo, &raw.value).or_else(|fault| refused(what, fault))
 }
 
 /// The same value with every map's keys in order, whatever map type serde_json was compiled with.

@@ -4,12 +4,15 @@
 //! ```yaml
 //! base: none                      # or a file or URL: .img .img.xz .img.zst .img.gz, or {source, size, checksum}
 //! output: {size: auto}            # or bytes of the whole image
+//! oci_images:                     # pulled from a registry to /data/images/HOST_PATH_TAG.tar
+//!   - {ident: ghcr.io/offspot/metrics:0.3.0, platform: linux/arm64}   # with `url`, downloaded from there
 //! files:
 //!   - to: /data/content/wiki.zim  # /data/x is /x on the data partition
 //!     url: https://example.org/wiki.zim
-//!     via: direct                 # direct base64 tar gztar xztar zsttar; an archive is unpacked below `to`
+//!     via: direct                 # direct base64 zip tar gztar bztar xztar zsttar; an archive is unpacked below `to`
 //!     size: 123456                # of a compressed archive: what it unpacks to, at most
-//!     checksum: {algo: sha256, value: …}   # of what is downloaded
+//!     checksum: {algo: sha256, value: …}   # of what is downloaded: md5 sha1 sha224 sha256 sha384 sha512 blake3;
+//!                                          # with `kind: url`, `value` is the address of a checksum file
 //!   - {to: /data/hello.txt, content: "hello"}
 //! write_config: false             # copies this recipe to the boot partition as image.yaml, its addresses
 //!                                 # without user, password and query: cards go to everybody
@@ -17,7 +20,7 @@
 //! ```
 //!
 //! **Source:** the sections are those of image-creator 1.1's `image.yaml`. Known to it and refused here by
-//! name: `oci_images`, `base.rootfs_size`, `via: zip`, `via: bztar`, `checksum.kind: url`.
+//! name: `base.rootfs_size`.
 
 mod checks;
 mod raw;
@@ -28,9 +31,11 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::digest::Checksum;
+use crate::digest::{Algo, Checksum};
+use crate::oci::ImageName;
 
 pub(crate) use checks::path_fault;
+pub(crate) use raw::at_line;
 
 /// Largest recipe text, bytes. Inline content is for small files; the largest recipes seen have 200 KiB.
 pub const MAX_RECIPE_SIZE: usize = 8 * 1024 * 1024;
@@ -73,6 +78,8 @@ pub struct Recipe {
     pub base: Option<Base>,
     /// Bytes of the whole image; `None` is what its content needs.
     pub output_size: Option<u64>,
+    /// Container images, pulled to archives below `/data/images`.
+    pub images: Vec<OciImage>,
     /// What goes to the data partition.
     pub files: Vec<FileEntry>,
     /// Copies the recipe to the boot partition.
@@ -93,7 +100,18 @@ pub struct Base {
     /// Bytes when unpacked, when the recipe says.
     pub size: Option<u64>,
     /// Of the file as it is downloaded.
-    pub checksum: Option<Checksum>,
+    pub checksum: Option<Expected>,
+}
+
+/// One entry of `oci_images` that is pulled from a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OciImage {
+    /// What is pulled.
+    pub name: ImageName,
+    /// `linux/arm64`, for example.
+    pub platform: String,
+    /// Where its archive goes: a path on the data partition.
+    pub to: String,
 }
 
 /// One entry of `files`.
@@ -108,7 +126,21 @@ pub struct FileEntry {
     /// Bytes on the card; for an archive the most it may unpack to.
     pub size: Option<u64>,
     /// Of `content` as it is downloaded or decoded.
-    pub checksum: Option<Checksum>,
+    pub checksum: Option<Expected>,
+}
+
+/// What bytes must digest to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expected {
+    /// The recipe says it.
+    Is(Checksum),
+    /// A checksum file says it.
+    At {
+        /// How it digests.
+        algo: Algo,
+        /// Where it is.
+        source: Source,
+    },
 }
 
 /// Where an entry's bytes come from.
@@ -125,8 +157,17 @@ pub enum Content {
 pub enum Via {
     /// One file (base64 is decoded when the recipe is read).
     Direct,
-    /// A tar archive.
+    /// An archive that is unpacked.
+    Archive(Form),
+}
+
+/// Kinds of archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// tar, as a whole compressed or not.
     Tar(Packing),
+    /// zip.
+    Zip,
 }
 
 /// How bytes are compressed.
@@ -136,6 +177,8 @@ pub enum Packing {
     None,
     /// gzip.
     Gzip,
+    /// bzip2.
+    Bzip2,
     /// xz.
     Xz,
     /// Zstandard.
@@ -188,12 +231,20 @@ impl Recipe {
             }
         }
         let mut value = self.value.clone();
+        fn checksum(item: &mut Value) {
+            item.get_mut("checksum").and_then(|c| c.get_mut("value")).into_iter().for_each(shown);
+        }
         if let Some(base) = value.get_mut("base") {
             shown(base);
             base.get_mut("source").into_iter().for_each(shown);
+            checksum(base);
         }
-        if let Some(files) = value.get_mut("files").and_then(Value::as_array_mut) {
-            files.iter_mut().filter_map(|file| file.get_mut("url")).for_each(shown);
+        for image in value.get_mut("oci_images").and_then(Value::as_array_mut).into_iter().flatten() {
+            image.get_mut("url").into_iter().for_each(shown);
+        }
+        for file in value.get_mut("files").and_then(Value::as_array_mut).into_iter().flatten() {
+            file.get_mut("url").into_iter().for_each(shown);
+            checksum(file);
         }
         value
     }
@@ -214,6 +265,12 @@ impl Recipe {
 }
 
 impl Source {
+    /// The last part of its path.
+    pub(crate) fn name(&self) -> String {
+        let shown = self.shown();
+        shown.rsplit('/').next().unwrap_or_default().to_owned()
+    }
+
     /// For people and logs: without user, password and query of a URL.
     pub fn shown(&self) -> String {
         match self {

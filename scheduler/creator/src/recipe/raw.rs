@@ -15,7 +15,7 @@ pub(super) struct RawRecipe {
     #[serde(default)]
     pub output: RawOutput,
     #[serde(default)]
-    pub oci_images: Option<Vec<Value>>,
+    pub oci_images: Option<Vec<RawOci>>,
     #[serde(default)]
     pub files: Option<Vec<RawFile>>,
     #[serde(default)]
@@ -49,6 +49,22 @@ pub(super) struct RawImage {
 pub(super) struct RawOutput {
     #[serde(default)]
     pub size: RawSize,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawOci {
+    pub ident: String,
+    #[serde(default)]
+    pub platform: Option<String>,
+    #[serde(default)]
+    pub url: Option<String>,
+    #[serde(default)]
+    pub filesize: Option<u64>,
+    /// Of the image when loaded, which an archive does not need.
+    #[serde(default)]
+    #[allow(dead_code)] // known to older recipes, and without effect
+    pub fullsize: Option<u64>,
 }
 
 /// `auto` or bytes.
@@ -97,7 +113,7 @@ pub(super) fn parse_value(value: &Value) -> Result<RawRecipe, RecipeError> {
     serde_json::from_value(value.clone()).map_err(|e| RecipeError::Malformed(e.to_string()))
 }
 
-fn at_line(error: serde_saphyr::Error) -> RecipeError {
+pub(crate) fn at_line(error: serde_saphyr::Error) -> RecipeError {
     let line = error.location().map_or(0, |l| l.line());
     // Rendered without the quoted source, and on one line.
     let text = error.without_snippet().to_string();

@@ -36,20 +36,26 @@ impl Maker {
     }
 }
 
+impl From<Packing> for Form {
+    fn from(packing: Packing) -> Self {
+        Self::Tar(packing)
+    }
+}
+
 struct Outcome {
     tree: Tree,
     folder: tempfile::TempDir,
     result: Result<(), UnpackError>,
 }
 
-fn unpack(bytes: &[u8], packing: Packing, limit: u64) -> Outcome {
+fn unpack(bytes: &[u8], form: impl Into<Form>, limit: u64) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("archive");
     std::fs::write(&path, bytes).unwrap();
     std::fs::create_dir(folder.path().join("staging")).unwrap();
     let mut staging = Staging::new(folder.path().join("staging"));
     let mut tree = Tree::default();
-    let archive = Archive { name: "a.tar", path: &path, packing, limit };
+    let archive = Archive { name: "a.tar", path: &path, form: form.into(), limit };
     let result = archive.unpack("/x", &mut tree, &mut staging, &StopFlag::new(), &mut |_| ());
     Outcome { tree, folder, result }
 }
@@ -149,6 +155,7 @@ fn damaged_archives_are_errors() {
         (&honest[..2000], Packing::None),
         (&b"not a tar at all, but long enough to be taken for one: ".repeat(20)[..], Packing::None),
         (&honest[..], Packing::Gzip),
+        (&honest[..], Packing::Bzip2),
         (&honest[..], Packing::Xz),
         (&honest[..], Packing::Zstd),
     ] {
@@ -168,12 +175,15 @@ fn honest_archives_of_every_packing_give_the_same_tree() {
     let plain = maker.bytes();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&plain).unwrap();
+    let mut bzip2 = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+    bzip2.write_all(&plain).unwrap();
     let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 0);
     xz.write_all(&plain).unwrap();
     let zstd = zstd::stream::encode_all(&plain[..], 1).unwrap();
     for (bytes, packing) in [
         (plain, Packing::None),
         (gzip.finish().unwrap(), Packing::Gzip),
+        (bzip2.finish().unwrap(), Packing::Bzip2),
         (xz.finish().unwrap(), Packing::Xz),
         (zstd, Packing::Zstd),
     ] {
@@ -187,7 +197,7 @@ fn honest_archives_of_every_packing_give_the_same_tree() {
         assert_eq!(std::fs::read(source).unwrap(), b"hello");
 
         let path = outcome.folder.path().join("archive");
-        let archive = Archive { name: "a.tar", path: &path, packing, limit: u64::MAX };
+        let archive = Archive { name: "a.tar", path: &path, form: packing.into(), limit: u64::MAX };
         let tally = archive.tally(&StopFlag::new()).unwrap();
         assert_eq!((tally.bytes, tally.entries), (5, 5));
     }
@@ -212,7 +222,46 @@ fn counting_an_archive_without_end_stops_when_it_should() {
             raise.stop();
         }
     });
-    let archive = Archive { name: "a.tar", path: &path, packing: Packing::None, limit: u64::MAX };
+    let archive = Archive { name: "a.tar", path: &path, form: Packing::None.into(), limit: u64::MAX };
     assert!(matches!(archive.tally(&stop), Err(UnpackError::Stopped)));
     writer.join().unwrap();
 }
+
+/// An archive whose next entry has these pax records.
+fn with_pax(maker: Maker, records: &[(&str, &[u8])]) -> Maker {
+    let mut maker = maker;
+    maker.0.append_pax_extensions(records.iter().copied()).unwrap();
+    maker
+}
+
+#[test]
+fn extended_attributes_come_along_and_what_ext4_does_not_take_is_refused_by_name() {
+    let value = b"\x00\x01=\xff".as_slice();
+    let records =
+        [("SCHILY.xattr.user.b", value), ("SCHILY.xattr.security.capability", value), ("comment", b"x")];
+    let maker = with_pax(Maker::new(), &records).file("a", b"x").file("b", b"x");
+    let outcome = unpack(&maker.bytes(), Packing::None, 100);
+    outcome.result.unwrap();
+    let attribute = |name: &str| (name.to_owned(), value.to_vec());
+    assert_eq!(outcome.tree.xattrs("/x/a"), [attribute("security.capability"), attribute("user.b")]);
+    assert!(outcome.tree.xattrs("/x/b").is_empty());
+
+    let long = [7; 4000];
+    for (record, value, fault) in [
+        ("SCHILY.xattr.os2.x", value, "has an extended attribute \"os2.x\", which ext4 does not take"),
+        ("SCHILY.xattr.user.", value, "has an extended attribute \"user.\", which ext4 does not take"),
+        (
+            "SCHILY.xattr.user.a",
+            b"two\nlines",
+            "has pax records with a line break in a value, or damaged ones",
+        ),
+        ("SCHILY.xattr.user.a", &long, "has more than 3072 bytes of extended attributes"),
+    ] {
+        assert_eq!(
+            refusal(with_pax(Maker::new(), &[(record, value)]).file("a", b"x")),
+            format!("a.tar: entry \"a\" {fault}")
+        );
+    }
+}
+
+mod zip;

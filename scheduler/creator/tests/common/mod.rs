@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use cardshop_creator::{Backoff, BuildError, Built, LocalFiles, Options, Recipe, StopFlag, build};
+use cardshop_creator::{Backoff, BuildError, Built, LocalFiles, Options, Policy, Recipe, StopFlag, build};
 use cardshop_protocol::index::Index;
 use tempfile::TempDir;
 
@@ -43,6 +43,8 @@ impl Bench {
             local_files: LocalFiles::Any { relative_to: self.folder.path().to_owned() },
             max_image_bytes: None,
             backoff: Backoff { first: Duration::from_millis(1), most: Duration::from_millis(5) },
+            offline: false,
+            policy: Policy::default(),
         }
     }
 

@@ -1,28 +1,25 @@
 //! Downloads into a cache folder: asked for their size, resumed, retried, verified.
 //!
 //! A complete file is named by its key, the digest of URL and checksum (of URL, validator and size where the
-//! recipe gives no checksum); `KEY.part` is one under way. What has neither checksum nor validator may have
-//! changed unseen: it is downloaded anew each time. Several creators may share the folder: `KEY.lock` is held while one of
-//! them downloads. It is called by `sizing` (sizes) and `build` (content).
+//! recipe gives no checksum). What has neither checksum nor validator may have changed unseen: it is downloaded anew
+//! each time. Offline nothing is asked: what the cache has of an address is what there is. Called by `sizing` (sizes)
+//! and `build` (content).
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+mod attempt;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use ureq::http::Response;
 use ureq::{Body, http::HeaderMap};
 
 use crate::StopFlag;
+use crate::cache::{Cache, Held, Note, address_digest};
 use crate::digest::Checksum;
 use crate::http::{self, Backoff, Client};
 use crate::recipe::Source;
-
-/// Tries in a row that bring no byte.
-const MAX_FRUITLESS_TRIES: u32 = 6;
-/// Tries of one download, however much each brings: a server that cuts every 50 MB still gives 5 GB.
-const MAX_TRIES: u32 = 100;
-const BUFFER_SIZE: usize = 256 * 1024;
+use attempt::{BUFFER_SIZE, MAX_FRUITLESS_TRIES};
 
 /// Why something cannot be had. URLs are shown without user, password and query.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +62,20 @@ pub enum FetchError {
         /// What came.
         actual: String,
     },
+    /// Nothing is asked, and it is not here.
+    #[error("{url}: not in the cache, and this build is offline")]
+    Offline {
+        /// Where.
+        url: String,
+    },
+    /// Small text that is larger than such text is.
+    #[error("{url}: more than the {limit} bytes that are read of it")]
+    TextTooLarge {
+        /// Where.
+        url: String,
+        /// Bytes.
+        limit: u64,
+    },
     /// A file of this machine.
     #[error("{}: {action}", path.display())]
     File {
@@ -85,14 +96,17 @@ impl FetchError {
     /// True when the same recipe will fail the same way.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Refused { .. } | Self::ChecksumDiffers { .. } | Self::SizeDiffers { .. } => true,
+            Self::Refused { .. }
+            | Self::ChecksumDiffers { .. }
+            | Self::SizeDiffers { .. }
+            | Self::TextTooLarge { .. } => true,
             Self::File { source, .. } => source.kind() == io::ErrorKind::NotFound,
-            Self::Unreachable { .. } | Self::Stopped => false,
+            Self::Unreachable { .. } | Self::Offline { .. } | Self::Stopped => false,
         }
     }
 }
 
-fn file_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> FetchError {
+pub(crate) fn file_error(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> FetchError {
     let path = path.to_owned();
     move |source| FetchError::File { path, action, source }
 }
@@ -112,36 +126,41 @@ pub(crate) struct Wanted<'a> {
     pub remote: Remote,
     /// Most bytes that are taken when nobody says how many there are.
     pub most: u64,
+    /// Sent along; not to where a server sends on to.
+    pub headers: &'a [(&'static str, String)],
 }
 
 /// Downloads with one client into one folder.
+#[derive(Clone, Copy)]
 pub(crate) struct Fetcher<'a> {
     pub client: &'a Client,
-    pub folder: &'a Path,
+    pub cache: Cache<'a>,
     pub backoff: Backoff,
     pub stop: &'a StopFlag,
-}
-
-enum Attempt {
-    Complete,
-    /// Worth another try.
-    Cut(String),
+    /// Nothing is asked of any server.
+    pub offline: bool,
 }
 
 impl Fetcher<'_> {
     /// A complete download that is known by its checksum.
     pub(crate) fn cached(&self, url: &str, checksum: Option<&Checksum>) -> Option<PathBuf> {
-        let path = self.folder.join(key(&Wanted {
-            url,
-            checksum: Some(checksum?),
-            remote: Remote::default(),
-            most: 0,
-        }));
+        let path = self.cache.path(&key(url, Some(checksum?), &Remote::default()));
         path.is_file().then_some(path)
+    }
+
+    /// The same, also where the recipe gives no checksum, once the server was asked.
+    pub(crate) fn whole(&self, url: &str, checksum: Option<&Checksum>, remote: &Remote) -> Option<PathBuf> {
+        let recognisable = checksum.is_some() || remote.validator.is_some() || self.offline;
+        let path = self.cache.path(&key(url, checksum, remote));
+        (recognisable && path.is_file()).then_some(path)
     }
 
     /// Asks for existence and size.
     pub(crate) fn ask(&self, url: &str) -> Result<Remote, FetchError> {
+        if self.offline {
+            let (_, note) = self.cache.newest(url).ok_or_else(|| FetchError::Offline { url: shown(url) })?;
+            return Ok(Remote { size: note.size, validator: note.validator });
+        }
         let mut last = String::new();
         for tries in 1..=MAX_FRUITLESS_TRIES {
             let answer = self.client.agent().head(url).call().and_then(|head| match head.status().as_u16() {
@@ -170,28 +189,97 @@ impl Fetcher<'_> {
         Err(FetchError::Unreachable { url: shown(url), tries: MAX_FRUITLESS_TRIES, last })
     }
 
-    /// The file with the URL's verified bytes; `progress` hears how many there are.
+    /// The challenge with which a server meets who has no token; `None` when it lets everybody in.
+    pub(crate) fn challenge(&self, url: &str) -> Result<Option<String>, FetchError> {
+        let mut last = String::new();
+        for tries in 1..=MAX_FRUITLESS_TRIES {
+            match self.client.agent().get(url).call() {
+                Ok(response) if response.status().is_success() => return Ok(None),
+                Ok(response) if response.status() == 401 => {
+                    return Ok(Some(
+                        header(response.headers(), "www-authenticate").unwrap_or_default().to_owned(),
+                    ));
+                }
+                Ok(mut response) => {
+                    let status = response.status().as_u16();
+                    last = http::refusal(&mut response);
+                    if !http::is_transient(status) {
+                        return Err(FetchError::Refused { url: shown(url), status: last });
+                    }
+                }
+                Err(_) if self.stop.is_stopped() => return Err(FetchError::Stopped),
+                Err(error) => last = error.to_string(),
+            }
+            if tries < MAX_FRUITLESS_TRIES && !http::wait(self.backoff.delay(tries), self.stop) {
+                return Err(FetchError::Stopped);
+            }
+        }
+        Err(FetchError::Unreachable { url: shown(url), tries: MAX_FRUITLESS_TRIES, last })
+    }
+
+    /// Small text that is not kept anywhere.
+    pub(crate) fn secret_text(&self, url: &str, limit: u64) -> Result<Vec<u8>, FetchError> {
+        let mut file =
+            tempfile::tempfile().map_err(file_error(Path::new("a nameless file"), "cannot be made"))?;
+        let wanted = Wanted { url, checksum: None, remote: Remote::default(), most: limit, headers: &[] };
+        let part = PathBuf::from("a nameless file");
+        self.download(&wanted, &mut file, &part, &mut |_| ())?;
+        let mut bytes = Vec::new();
+        let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes));
+        read.map(|_| bytes).map_err(file_error(&part, "cannot be read"))
+    }
+
+    /// Small text at an address, as it is now; offline, as it was when it was last asked for.
+    pub(crate) fn text(
+        &self,
+        url: &str,
+        limit: u64,
+        headers: &[(&'static str, String)],
+    ) -> Result<Vec<u8>, FetchError> {
+        // Whatever validator it has: the newest is what counts, and only one is kept.
+        let remote = Remote { size: None, validator: Some("text".into()) };
+        let key = key(url, None, &remote);
+        if self.offline {
+            let held = self.cache.hold(&key)?.ok_or_else(|| FetchError::Offline { url: shown(url) })?;
+            let mut bytes = Vec::new();
+            let read = File::open(&held.path).and_then(|f| f.take(limit).read_to_end(&mut bytes));
+            return read.map(|_| bytes).map_err(file_error(&held.path, "cannot be read"));
+        }
+        let _lock = self.lock(&key)?;
+        let (mut file, part) = self.part(&key, false)?;
+        let wanted = Wanted { url, checksum: None, remote: Remote::default(), most: limit, headers };
+        match self.download(&wanted, &mut file, &part, &mut |_| ()) {
+            Err(FetchError::SizeDiffers { .. }) => {
+                return Err(FetchError::TextTooLarge { url: shown(url), limit });
+            }
+            done => done?,
+        }
+        let mut bytes = Vec::new();
+        let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_to_end(&mut bytes));
+        read.map_err(file_error(&part, "cannot be read"))?;
+        self.cache.keep(&key, file, &note(&wanted))?;
+        Ok(bytes)
+    }
+
+    /// The file with the URL's verified bytes, kept while it is held; `progress` hears how many there are.
     pub(crate) fn fetch(
         &self,
         wanted: &Wanted<'_>,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<PathBuf, FetchError> {
-        let path = self.folder.join(key(wanted));
-        let part = path.with_extension("part");
-        std::fs::create_dir_all(self.folder).map_err(file_error(self.folder, "cannot be made"))?;
-        let _lock = self.lock(&path.with_extension("lock"))?;
+    ) -> Result<Held, FetchError> {
+        let key = key(wanted.url, wanted.checksum, &wanted.remote);
+        let _lock = self.lock(&key)?;
         let recognisable = wanted.checksum.is_some() || wanted.remote.validator.is_some();
-        if recognisable && let Ok(meta) = path.metadata() {
-            progress(meta.len());
-            return Ok(path);
+        if (recognisable || self.offline)
+            && let Some(held) = self.cache.hold(&key)?
+        {
+            progress(held.path.metadata().map_or(0, |m| m.len()));
+            return Ok(held);
         }
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(!recognisable)
-            .read(true)
-            .write(true)
-            .open(&part)
-            .map_err(file_error(&part, "cannot be opened"))?;
+        if self.offline {
+            return Err(FetchError::Offline { url: shown(wanted.url) });
+        }
+        let (mut file, part) = self.part(&key, recognisable)?;
         let resumed = file.metadata().is_ok_and(|m| m.len() > 0);
         self.download(wanted, &mut file, &part, progress)?;
         let mut verified = self.verify(wanted, &mut file, &part);
@@ -206,133 +294,21 @@ impl Fetcher<'_> {
             let _ = std::fs::remove_file(&part);
             return Err(error);
         }
-        file.sync_all().map_err(file_error(&part, "cannot be synced"))?;
-        std::fs::rename(&part, &path).map_err(file_error(&path, "cannot be renamed into"))?;
-        Ok(path)
+        self.cache.keep(&key, file, &note(wanted))
     }
 
-    fn lock(&self, path: &Path) -> Result<File, FetchError> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path);
-        let file = file.map_err(file_error(path, "cannot be opened"))?;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) if http::wait(Duration::from_millis(200), self.stop) => {}
-                Err(TryLockError::WouldBlock) => return Err(FetchError::Stopped),
-                Err(TryLockError::Error(source)) => return Err(file_error(path, "cannot be locked")(source)),
-            }
-        }
+    fn lock(&self, key: &str) -> Result<File, FetchError> {
+        let folder = self.cache.folder;
+        std::fs::create_dir_all(folder).map_err(file_error(folder, "cannot be made"))?;
+        self.cache.lock(key, self.stop)
     }
 
-    fn download(
-        &self,
-        wanted: &Wanted<'_>,
-        file: &mut File,
-        part: &Path,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<(), FetchError> {
-        let mut fruitless = 0;
-        let mut last = String::new();
-        for tries in 1..=MAX_TRIES {
-            let before = file.metadata().map_err(file_error(part, "cannot be asked"))?.len();
-            match self.attempt(wanted, file, part, before, progress)? {
-                Attempt::Complete => return Ok(()),
-                Attempt::Cut(reason) => last = reason,
-            }
-            let after = file.metadata().map_err(file_error(part, "cannot be asked"))?.len();
-            fruitless = if after > before { 1 } else { fruitless + 1 };
-            tracing::debug!(url = shown(wanted.url), tries, after, last, "download cut");
-            if fruitless >= MAX_FRUITLESS_TRIES {
-                break;
-            }
-            if !http::wait(self.backoff.delay(fruitless), self.stop) {
-                return Err(FetchError::Stopped);
-            }
-        }
-        Err(FetchError::Unreachable { url: shown(wanted.url), tries: fruitless, last })
-    }
-
-    /// One request for what is missing after `have` bytes.
-    fn attempt(
-        &self,
-        wanted: &Wanted<'_>,
-        file: &mut File,
-        part: &Path,
-        have: u64,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Attempt, FetchError> {
-        if self.stop.is_stopped() {
-            return Err(FetchError::Stopped);
-        }
-        if have > 0 && Some(have) == wanted.remote.size {
-            return Ok(Attempt::Complete);
-        }
-        let mut request = self.client.agent().get(wanted.url);
-        if have > 0 {
-            request = request.header("range", format!("bytes={have}-"));
-            if let Some(validator) = &wanted.remote.validator {
-                request = request.header("if-range", validator);
-            }
-        }
-        let mut response = match request.call() {
-            Ok(response) => response,
-            Err(_) if self.stop.is_stopped() => return Err(FetchError::Stopped),
-            Err(error) => return Ok(Attempt::Cut(error.to_string())),
-        };
-        let status = response.status().as_u16();
-        let start = match status {
-            200 => 0,
-            206 if content_range(response.headers()).is_some_and(|r| r.0 == have) => have,
-            206 | 416 => {
-                file.set_len(0).map_err(file_error(part, "cannot be emptied"))?;
-                return Ok(Attempt::Cut("the server cannot resume it".into()));
-            }
-            _ => {
-                let text = http::refusal(&mut response);
-                if http::is_transient(status) {
-                    return Ok(Attempt::Cut(text));
-                }
-                return Err(FetchError::Refused { url: shown(wanted.url), status: text });
-            }
-        };
-        file.set_len(start).map_err(file_error(part, "cannot be cut"))?;
-        file.seek(SeekFrom::Start(start)).map_err(file_error(part, "cannot be sought"))?;
-        self.receive(wanted, response, file, part, start, progress)
-    }
-
-    fn receive(
-        &self,
-        wanted: &Wanted<'_>,
-        response: Response<Body>,
-        file: &mut File,
-        part: &Path,
-        start: u64,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Attempt, FetchError> {
-        let mut reader = response.into_body().into_reader();
-        let mut buffer = vec![0; BUFFER_SIZE];
-        let mut at = start;
-        loop {
-            if self.stop.is_stopped() {
-                return Err(FetchError::Stopped);
-            }
-            let count = match reader.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => count,
-                Err(error) => return Ok(Attempt::Cut(error.to_string())),
-            };
-            at += count as u64;
-            let expected = wanted.remote.size.unwrap_or(wanted.most);
-            if at > expected {
-                return Err(FetchError::SizeDiffers { url: shown(wanted.url), expected, actual: at });
-            }
-            file.write_all(&buffer[..count]).map_err(file_error(part, "cannot be written"))?;
-            progress(at);
-        }
-        match wanted.remote.size {
-            Some(size) if at < size => Ok(Attempt::Cut(format!("ended at {at} of {size} bytes"))),
-            _ => Ok(Attempt::Complete),
-        }
+    /// The file of a download under way, and its name.
+    fn part(&self, key: &str, resumed: bool) -> Result<(File, PathBuf), FetchError> {
+        let part = self.cache.path(key).with_extension("part");
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(!resumed).read(true).write(true).open(&part);
+        Ok((file.map_err(file_error(&part, "cannot be opened"))?, part))
     }
 
     fn verify(&self, wanted: &Wanted<'_>, file: &mut File, part: &Path) -> Result<(), FetchError> {
@@ -373,12 +349,17 @@ fn shown(url: &str) -> String {
 }
 
 /// The name of a download in the cache.
-fn key(wanted: &Wanted<'_>) -> String {
-    let version = match wanted.checksum {
+fn key(url: &str, checksum: Option<&Checksum>, remote: &Remote) -> String {
+    let version = match checksum {
         Some(checksum) => checksum.to_string(),
-        None => format!("{:?} {:?}", wanted.remote.validator, wanted.remote.size),
+        None => format!("{:?} {:?}", remote.validator, remote.size),
     };
-    blake3::hash(format!("{}\n{version}", wanted.url).as_bytes()).to_hex().to_string()
+    blake3::hash(format!("{url}\n{version}").as_bytes()).to_hex().to_string()
+}
+
+fn note(wanted: &Wanted<'_>) -> Note {
+    let Remote { size, validator } = wanted.remote.clone();
+    Note { address: address_digest(wanted.url), url: shown(wanted.url), size, validator }
 }
 
 fn header<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {

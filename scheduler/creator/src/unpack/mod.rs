@@ -1,23 +1,23 @@
-//! Compressed streams and tar archives. Archives are hostile: names only ever become paths of the data
+//! Compressed streams, and tar and zip archives. Archives are hostile: names only ever become paths of the data
 //! partition in a [`Tree`], contents go to numbered files in a folder of ours, and sizes are held to what the
 //! recipe allows. What is refused, is refused with the entry's name.
 
-use std::cell::Cell;
+mod names;
+mod tarball;
+mod zipped;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 
 use liblzma::stream::{CONCATENATED, Stream};
 
 use crate::StopFlag;
-use crate::recipe::Packing;
-use crate::tree::{BLOCK_SIZE, IMAGE_TIME, Meta, Node, Tree, TreeError, file_bytes};
+use crate::recipe::{Form, Packing};
+use crate::tree::{BLOCK_SIZE, Meta, Node, Tree, TreeError, Xattr, file_bytes};
 
 /// Most entries of one archive; each takes about 300 bytes of memory.
 pub(crate) const MAX_ENTRIES: u64 = 500_000;
-/// Headers, long names and padding between two contents, bytes: more is a bomb made of headers.
-const MAX_HEADER_BYTES: u64 = 1024 * 1024;
 /// Memory an xz stream may ask for, bytes: `xz -9` needs 65 MiB.
 const XZ_MEMORY: u64 = 512 * 1024 * 1024;
 const BUFFER_SIZE: usize = 256 * 1024;
@@ -79,6 +79,7 @@ pub(crate) fn decoder(file: File, packing: Packing) -> io::Result<Box<dyn Read>>
     Ok(match packing {
         Packing::None => Box::new(file),
         Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        Packing::Bzip2 => Box::new(bzip2::read::MultiBzDecoder::new(file)),
         Packing::Xz => {
             let stream = Stream::new_stream_decoder(XZ_MEMORY, CONCATENATED)?;
             Box::new(liblzma::read::XzDecoder::new_stream(file, stream))
@@ -97,12 +98,12 @@ pub(crate) struct Tally {
     pub entries: u64,
 }
 
-/// A tar archive to unpack.
+/// An archive to unpack.
 pub(crate) struct Archive<'a> {
     /// For people.
     pub name: &'a str,
     pub path: &'a Path,
-    pub packing: Packing,
+    pub form: Form,
     /// Most bytes its contents may have.
     pub limit: u64,
 }
@@ -123,35 +124,17 @@ impl Staging {
     }
 }
 
-/// Lets a bounded number of bytes through, topped up by whoever walks the archive.
-struct Allowance<R> {
-    inner: R,
-    left: Rc<Cell<u64>>,
-}
-
-impl<R: Read> Read for Allowance<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.left.get();
-        if left == 0 {
-            return Err(io::Error::other("more header bytes than any honest archive has"));
-        }
-        let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let count = self.inner.read(&mut buffer[..most])?;
-        self.left.set(left - count as u64);
-        Ok(count)
-    }
-}
-
 impl Archive<'_> {
     /// Counts what the archive takes.
     pub(crate) fn tally(&self, stop: &StopFlag) -> Result<Tally, UnpackError> {
         let mut tally = Tally::default();
-        self.walk(stop, &mut |_, size, content| {
+        self.walk(stop, &mut |entry, size, content| {
             tally.entries += 1;
             tally.bytes += size;
             tally.block_bytes += if content.is_some() { file_bytes(size) } else { BLOCK_SIZE };
+            tally.block_bytes += if entry.xattrs.is_empty() { 0 } else { BLOCK_SIZE };
             match content {
-                Some(reader) => self.read(reader, stop, &mut |_| Ok(())),
+                Some(reader) => self.read(reader, size, stop, &mut |_| Ok(())),
                 None => Ok(()),
             }
         })?;
@@ -183,37 +166,50 @@ impl Archive<'_> {
                 (Kind::File, None) => return Err(self.entry(&entry.name, "has no content")),
                 (Kind::File, Some(reader)) => {
                     let source = staging.next();
-                    self.store(reader, &source, stop)?;
+                    self.store(reader, size, &source, stop)?;
                     Node::File { source, size }
                 }
             };
             done += size;
             progress(done);
-            tree.put(&path, node, entry.meta).map_err(|e: TreeError| self.entry(&entry.name, e.fault))
+            let put = tree.put(&path, node, entry.meta).and_then(|()| tree.set_xattrs(&path, &entry.xattrs));
+            put.map_err(|e: TreeError| self.entry(&entry.name, e.fault))
         })
     }
 
-    fn store(&self, reader: &mut dyn Read, path: &Path, stop: &StopFlag) -> Result<(), UnpackError> {
+    fn store(
+        &self,
+        reader: &mut dyn Read,
+        size: u64,
+        path: &Path,
+        stop: &StopFlag,
+    ) -> Result<(), UnpackError> {
         let write_error = |source| UnpackError::Write { path: path.to_owned(), source };
         let mut file = File::create_new(path).map_err(write_error)?;
-        self.read(reader, stop, &mut |bytes| file.write_all(bytes).map_err(write_error))
+        self.read(reader, size, stop, &mut |bytes| file.write_all(bytes).map_err(write_error))
     }
 
+    /// Reads a content that says it has `size` bytes: neither more nor less may come.
     fn read(
         &self,
         reader: &mut dyn Read,
+        size: u64,
         stop: &StopFlag,
         take: &mut dyn FnMut(&[u8]) -> Result<(), UnpackError>,
     ) -> Result<(), UnpackError> {
         let mut buffer = vec![0; BUFFER_SIZE];
+        let mut left = size;
         loop {
             if stop.is_stopped() {
                 return Err(UnpackError::Stopped);
             }
-            match reader.read(&mut buffer).map_err(|e| self.damaged(e))? {
-                0 => return Ok(()),
-                count => take(&buffer[..count])?,
-            }
+            let count = reader.read(&mut buffer).map_err(|e| self.damaged(e))? as u64;
+            left = match left.checked_sub(count) {
+                Some(0) if count == 0 => return Ok(()),
+                Some(left) if count > 0 => left,
+                _ => return Err(self.damaged(io::Error::other("a content is not as long as it says"))),
+            };
+            take(&buffer[..count as usize])?;
         }
     }
 
@@ -227,69 +223,42 @@ impl Archive<'_> {
 
     /// Calls `visit` with every entry that passes, its size, and its content if it is a file.
     fn walk(&self, stop: &StopFlag, visit: &mut Visit<'_>) -> Result<(), UnpackError> {
-        let file = File::open(self.path).map_err(|e| self.damaged(e))?;
-        let inner = decoder(file, self.packing).map_err(|e| self.damaged(e))?;
-        let left = Rc::new(Cell::new(MAX_HEADER_BYTES));
-        let mut archive = tar::Archive::new(Allowance { inner, left: left.clone() });
-        let mut entries = archive.entries().map_err(|e| self.damaged(e))?;
-        let (mut total, mut count) = (0_u64, 0_u64);
-        loop {
-            if stop.is_stopped() {
-                return Err(UnpackError::Stopped);
-            }
-            left.set(MAX_HEADER_BYTES);
-            let Some(found) = entries.next() else { return Ok(()) };
-            let mut found = found.map_err(|e| self.damaged(e))?;
-            count += 1;
-            if count > MAX_ENTRIES {
-                return Err(UnpackError::TooManyEntries { archive: self.name.to_owned() });
-            }
-            let entry = self.check(&mut found)?;
-            let size = if entry.kind == Kind::File { found.size() } else { 0 };
-            total = total.saturating_add(size);
-            if total > self.limit {
-                let (archive, limit) = (self.name.to_owned(), self.limit);
-                return Err(UnpackError::TooLarge { archive, limit, entry: entry.name });
-            }
-            left.set(size.saturating_add(MAX_HEADER_BYTES));
-            let is_file = entry.kind == Kind::File;
-            visit(&entry, size, is_file.then_some(&mut found as &mut dyn Read))?;
+        match self.form {
+            Form::Tar(packing) => tarball::walk(self, packing, stop, visit),
+            Form::Zip => zipped::walk(self, stop, visit),
         }
     }
+}
 
-    /// What the entry is, or why it is refused.
-    fn check<R: Read>(&self, found: &mut tar::Entry<'_, R>) -> Result<Entry, UnpackError> {
-        let bytes = found.path_bytes().into_owned();
-        let shown = String::from_utf8_lossy(&bytes).chars().take(200).collect::<String>();
-        let name = String::from_utf8(bytes).map_err(|_| self.entry(&shown, "is not named in UTF-8"))?;
-        let path = inner_path(&name).map_err(|fault| self.entry(&name, fault))?;
-        let target = found.link_name_bytes().map(|t| String::from_utf8_lossy(&t).into_owned());
-        let kind = match found.header().entry_type() {
-            t if t.is_file() || t.is_contiguous() || t.is_gnu_sparse() => Kind::File,
-            t if t.is_dir() => Kind::Folder,
-            t if t.is_symlink() => {
-                let target = target.unwrap_or_default();
-                link_fault(&path, &target).map_or(Ok(()), |f| Err(self.entry(&name, f)))?;
-                Kind::Link(target)
-            }
-            t if t.is_hard_link() => {
-                Kind::Same(inner_path(&target.unwrap_or_default()).map_err(|f| self.entry(&name, f))?)
-            }
-            t if t.is_block_special() || t.is_character_special() => {
-                return Err(self.entry(&name, "is a device"));
-            }
-            t if t.is_fifo() => return Err(self.entry(&name, "is a pipe")),
-            t => return Err(self.entry(&name, format!("is of unknown kind {:?}", char::from(t.as_byte())))),
-        };
-        let header = found.header();
-        let meta = Meta {
-            mode: header.mode().unwrap_or(0o644) & 0o7777,
-            // Ids that the field cannot hold come from damaged headers: they become root's.
-            uid: header.uid().ok().and_then(|id| u32::try_from(id).ok()).unwrap_or(0),
-            gid: header.gid().ok().and_then(|id| u32::try_from(id).ok()).unwrap_or(0),
-            mtime: header.mtime().ok().filter(|t| *t < 1 << 32).unwrap_or(IMAGE_TIME),
-        };
-        Ok(Entry { name, path, kind, meta })
+/// What an archive's entries may have together; both kinds of archive count so.
+struct Budget<'a> {
+    archive: &'a Archive<'a>,
+    bytes: u64,
+    entries: u64,
+}
+
+impl<'a> Budget<'a> {
+    fn new(archive: &'a Archive<'a>) -> Self {
+        Self { archive, bytes: 0, entries: 0 }
+    }
+
+    /// One more entry, before anything of it is looked at.
+    fn entry(&mut self) -> Result<(), UnpackError> {
+        self.entries += 1;
+        if self.entries > MAX_ENTRIES {
+            return Err(UnpackError::TooManyEntries { archive: self.archive.name.to_owned() });
+        }
+        Ok(())
+    }
+
+    /// Its content, before any of it is read.
+    fn content(&mut self, entry: &str, size: u64) -> Result<(), UnpackError> {
+        self.bytes = self.bytes.saturating_add(size);
+        if self.bytes > self.archive.limit {
+            let (archive, limit) = (self.archive.name.to_owned(), self.archive.limit);
+            return Err(UnpackError::TooLarge { archive, limit, entry: entry.to_owned() });
+        }
+        Ok(())
     }
 }
 
@@ -312,44 +281,7 @@ struct Entry {
     path: String,
     kind: Kind,
     meta: Meta,
-}
-
-/// `./a//b/` → `/a/b`; absolute names and `..` are refused.
-fn inner_path(name: &str) -> Result<String, &'static str> {
-    if name.starts_with('/') {
-        return Err("has an absolute path");
-    }
-    let mut path = String::new();
-    for part in name.split('/').filter(|p| !p.is_empty() && *p != ".") {
-        if part == ".." {
-            return Err("leaves the archive with `..`");
-        }
-        path.push('/');
-        path.push_str(part);
-    }
-    Ok(path)
-}
-
-/// Why a symbolic link at `path` (`/a/b`) to `target` is refused, if it is.
-fn link_fault(path: &str, target: &str) -> Option<String> {
-    if target.is_empty() || target.len() > 1024 || target.chars().any(char::is_control) {
-        return Some("is a link to a name that cannot be".into());
-    }
-    if target.starts_with('/') {
-        return Some(format!("is a link out of the archive, to {target:?}"));
-    }
-    let mut depth = path.matches('/').count() as i64 - 1;
-    for part in target.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => depth -= 1,
-            _ => depth += 1,
-        }
-        if depth < 0 {
-            return Some(format!("is a link out of the archive, to {target:?}"));
-        }
-    }
-    None
+    xattrs: Vec<Xattr>,
 }
 
 #[cfg(test)]
