@@ -102,7 +102,9 @@ impl Checksum {
     pub fn hasher(&self) -> Hasher {
         Hasher(match self.algo.name() {
             "md5" => Kind::Digest(Box::<md5::Md5>::default()),
-            "sha1" => Kind::Ring(ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY)),
+            "sha1" => {
+                Kind::Ring(Box::new(ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY)))
+            }
             "sha224" => Kind::Digest(Box::<sha2::Sha224>::default()),
             "sha256" => Kind::Digest(Box::<sha2::Sha256>::default()),
             "sha384" => Kind::Digest(Box::<sha2::Sha384>::default()),
@@ -123,7 +125,7 @@ pub struct Hasher(Kind);
 
 enum Kind {
     Digest(Box<dyn DynDigest + Send>),
-    Ring(ring::digest::Context),
+    Ring(Box<ring::digest::Context>),
     Blake3(Box<blake3::Hasher>),
 }
 

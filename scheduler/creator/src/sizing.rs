@@ -129,8 +129,10 @@ impl DataShape {
         let groups = bytes.div_ceil(GROUP_BYTES).max(1);
         let wanted = (entries + entries / 4 + 1024).div_ceil(groups);
         let inodes = groups * wanted.next_multiple_of(INODE_STEP).max(2 * INODE_STEP);
+        // A kernel that grows the file system writes all reserved descriptors, 256 blocks, in one transaction, and that
+        // is at most a quarter of the journal: with 4 MiB no card would grow.
         let journal_mib = match bytes / MIB {
-            0..256 => 4,
+            0..256 => 6,
             256..2048 => 16,
             _ => 64,
         };

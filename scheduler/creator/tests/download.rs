@@ -1,6 +1,7 @@
 //! Content that comes over HTTP: from servers that cut, change, refuse and lie.
 
 #![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::print_stdout)] // a test that is skipped says so
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! The benchmark of cards runs, with a small image: every writer has its turn, and what it says can be read.
+//! The benchmarks of cards and builds run, with little to do: what they say can be read, and nothing stays behind.
 #![allow(clippy::unwrap_used)] // a test helper that cannot unwrap reads worse and asserts less
 #![allow(clippy::print_stdout)] // a test that is skipped says so
 
@@ -52,4 +52,27 @@ fn a_bench_of_two_cards_times_the_raw_rate_and_ours_and_leaves_no_device_behind(
     let devices = Command::new("losetup").arg("--list").output().unwrap().stdout;
     let folder = folder.path().to_string_lossy().into_owned();
     assert!(!String::from_utf8_lossy(&devices).contains(&folder), "all loop devices are let go");
+}
+
+#[test]
+fn a_bench_of_a_build_times_it_beside_cp_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_cardshop"))
+        .args(["bench", "build", "--size", "20000000", "--rounds", "1", "--json", "--dir"])
+        .arg(folder.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let round = events.iter().find(|e| e["event"] == "bench").unwrap();
+    assert!(
+        round["seconds"].as_f64().unwrap() > 0.0 && round["cp_seconds"].as_f64().unwrap() > 0.0,
+        "{round}"
+    );
+    let goals: Vec<f64> =
+        events.iter().filter(|e| e["event"] == "goal").map(|e| e["measured"].as_f64().unwrap()).collect();
+    assert_eq!(goals.len(), 3, "{text}");
+    assert!(goals.iter().all(|measured| measured.is_finite()) && goals[2] > 1.0, "{goals:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "all files are gone");
 }

@@ -171,7 +171,7 @@ fn verdict(good: bool) -> &'static str {
     if good { "good" } else { "NOT REACHED" }
 }
 
-fn median(values: &mut [f64]) -> f64 {
+pub(super) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

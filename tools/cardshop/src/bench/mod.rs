@@ -2,6 +2,7 @@
 //! are what counts; a figure alone says how busy the machine was.
 
 mod broker;
+mod build;
 mod card;
 mod fetch;
 
@@ -23,6 +24,7 @@ pub(crate) struct Bench {
 #[derive(Subcommand)]
 enum What {
     Broker(broker::BenchBroker),
+    Build(build::BenchBuild),
     Card(card::BenchCard),
     Fetch(fetch::BenchFetch),
 }
@@ -31,6 +33,7 @@ impl Bench {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
         match self.what {
             What::Broker(bench) => bench.run(output),
+            What::Build(bench) => bench.run(output),
             What::Card(bench) => bench.run(output),
             What::Fetch(bench) => bench.run(output),
         }
