@@ -401,6 +401,7 @@ impl<'a> Job<'a> {
         let backoff = self.config.backoff;
         let mut uploader = Uploader::new(warehouse, *task, name, image, index, backoff).map_err(reported)?;
         uploader.roots = self.config.roots.clone();
+        self.note(Progress { phase: CreationPhase::Uploading, done: 0, total: index.image_size() });
         let token = || self.grant.lock().unwrap_or_else(PoisonError::into_inner).upload_token.clone();
         let mut rounds = 0;
         loop {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use cardshop_creator::worker::{self, Config, WorkerError};
 use cardshop_creator::{Backoff, StopFlag};
-use cardshop_protocol::api::{CreationReport, CreationTask, Grant, ReportAnswer, TokenPair};
+use cardshop_protocol::api::{CreationPhase, CreationReport, CreationTask, Grant, ReportAnswer, TokenPair};
 use cardshop_protocol::ids::{OrderId, TaskId};
 use cardshop_protocol::time::Timestamp;
 use common::server::{Reply, Request, Server};
@@ -284,5 +284,29 @@ fn two_workers_do_not_share_a_folder_and_a_killed_ones_leftovers_go() {
     assert_eq!(leftovers(&work), 0);
     let second = Config::new(&site.server.url(""), "maker", PASSWORD, &work);
     assert!(matches!(worker::run(second, StopFlag::new()), Err(WorkerError::WorkInUse(_))));
+    worker.end().unwrap();
+}
+
+#[test]
+fn a_stop_in_an_answer_ends_an_upload_that_hangs() {
+    let (bench, site) = (bench(), Site::start());
+    // A warehouse that accepts and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let warehouse = format!("http://{}", silent.local_addr().unwrap());
+    *site.on_report.lock().unwrap() =
+        Box::new(|report| matches!(report, CreationReport::Running { phase: CreationPhase::Uploading, .. }));
+    site.give(recipe());
+    site.tasks.lock().unwrap()[0].warehouse = warehouse;
+    let work = bench.path("work");
+    let worker = site.worker(&work, &bench.path("content"));
+    let stopped_at = wait_for("a report of the upload", || {
+        let uploading =
+            |r: &CreationReport| matches!(r, CreationReport::Running { phase: CreationPhase::Uploading, .. });
+        site.reports().iter().any(uploading).then(Instant::now)
+    });
+    let claims = || site.server.requests("POST", "/api/v1/tasks/claim").len();
+    wait_for("the next claim", || (claims() > 1).then_some(()));
+    assert!(stopped_at.elapsed() < Duration::from_secs(5), "{:?}", stopped_at.elapsed());
+    assert!(site.reports().iter().all(|r| matches!(r, CreationReport::Running { .. })));
     worker.end().unwrap();
 }

@@ -178,3 +178,37 @@ fn entries_of_a_zip_that_share_their_bytes_count_each() {
     assert!(!error.to_string().is_empty());
     assert!(matches!(error, UnpackError::TooLarge { .. } | UnpackError::Damaged { .. }), "{error}");
 }
+
+#[test]
+fn zips_and_tars_damaged_anywhere_are_read_or_refused_and_nothing_else() {
+    let zip = archive(&[
+        deflated("docs/a", b"hello hello hello"),
+        item("l", 0o120_777, b"docs/a"),
+        item("d/", 0, b""),
+    ]);
+    let tar = with_pax(Maker::new(), &[("SCHILY.xattr.user.a", b"b")]).file("docs/a", b"hello").bytes();
+    let mut dice = blake3::Hasher::new().update(b"damage").finalize_xof();
+    let mut roll = |below: usize| {
+        let mut bytes = [0; 4];
+        dice.fill(&mut bytes);
+        u32::from_le_bytes(bytes) as usize % below
+    };
+    for (whole, form) in [(&zip, Form::Zip), (&tar, Form::Tar(Packing::None))] {
+        for _ in 0..1500 {
+            let mut bytes = whole.clone();
+            // Padding of a tar is long and dull: its first kilobytes have all fields.
+            let reach = bytes.len().min(3000);
+            for _ in 0..=roll(4) {
+                bytes[roll(reach)] = [0, 1, 0x7f, 0xff, roll(256) as u8][roll(5)];
+            }
+            if roll(8) == 0 {
+                bytes.truncate(roll(bytes.len()));
+            }
+            let outcome = unpack(&bytes, form, 10_000);
+            let staged = std::fs::read_dir(outcome.folder.path().join("staging")).unwrap();
+            let size: u64 = staged.map(|e| e.unwrap().metadata().unwrap().len()).sum();
+            assert!(size <= 10_000 + BUFFER_SIZE as u64, "{size} bytes came out");
+            assert_eq!(std::fs::read_dir(outcome.folder.path()).unwrap().count(), 2);
+        }
+    }
+}
