@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cardshop_card::StopFlag;
+use cardshop_card::{FailureNote, StopFlag};
 use cardshop_protocol::ids::{ApplianceId, SlotId};
 use cardshop_protocol::keys::appliance_id;
 use cardshop_protocol::message::{
@@ -292,7 +292,9 @@ impl Agent {
                 Effect::Show(slot, state) => self.show(slot, &state),
                 Effect::Publish(message) => self.publish(message),
                 Effect::Probe { slot, visit } => self.probe(slot, visit),
-                Effect::Write { slot, job, card_size, work } => self.write(slot, job, card_size, *work),
+                Effect::Write { slot, job, card_size, work, again } => {
+                    self.write(slot, job, card_size, *work, again);
+                }
                 Effect::Stop { slot, job } => {
                     if let Some(stop) = self.writers.get(&(slot, job)) {
                         stop.stop();
@@ -364,7 +366,14 @@ impl Agent {
         }
     }
 
-    fn write(&mut self, slot: SlotId, job: u64, card_size: u64, work: Work) {
+    fn write(
+        &mut self,
+        slot: SlotId,
+        job: u64,
+        card_size: u64,
+        work: Work,
+        again: Option<Option<FailureNote>>,
+    ) {
         let store = self.fetcher.as_ref().and_then(|f| f.store(work.image));
         // A device that was not probed is the next card, whose arrival still waits in the queue.
         let device = self.devices.get(&slot).filter(|device| device.probed.is_some());
@@ -381,6 +390,7 @@ impl Agent {
             job,
             card_size,
             work,
+            again,
             device,
             store,
             key: Arc::clone(&self.key),

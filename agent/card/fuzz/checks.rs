@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use cardshop_card::memory::{FaultPlan, MemoryCard};
-use cardshop_card::{CARD_FILE, bmap, is_freshly_formatted, read_passport_of};
+use cardshop_card::{CARD_FILE, FailureNote, bmap, is_freshly_formatted, read_passport_of};
 use sha2::{Digest, Sha256};
 
 /// Parses a bmap. Its own checksum would stop every changed one at once: where there are 64 zeros in its place,
@@ -17,6 +17,18 @@ pub fn bmap(bytes: &[u8]) {
     let own: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     if let Ok(map) = bmap::read(&text.replacen(&"0".repeat(64), &own, 1)) {
         map.check().expect("a bmap that is accepted is a map an index can be made of");
+    }
+}
+
+/// Reads a failure note.
+pub fn note(bytes: &[u8]) {
+    let mut first = vec![0; 8192];
+    first.extend(bytes);
+    first.resize(8192 + 4096, 0);
+    if let Some(note) = FailureNote::find(&first) {
+        let card = MemoryCard::new(first, 512, FaultPlan::default());
+        note.leave_on(&mut card.claim()).expect("a good card keeps it");
+        assert_eq!(FailureNote::find(&card.bytes()), Some(note));
     }
 }
 

@@ -21,6 +21,7 @@ mod ioctl;
 mod lanes;
 mod map;
 pub mod memory;
+mod note;
 #[cfg(feature = "packed")]
 mod packed;
 mod passport;
@@ -39,6 +40,7 @@ pub use error::{CardError, Operation};
 pub use facts::gather;
 pub use interlock::{DeviceClass, DeviceFacts, DeviceIdentity, Policy, Refusal};
 pub use map::{IndexFileError, index_file, map_file};
+pub use note::FailureNote;
 #[cfg(feature = "packed")]
 pub use packed::{Packing, unpack};
 pub use passport::{

@@ -46,3 +46,8 @@ fn the_cards_the_fuzzer_changes_are_ones_whose_passport_file_is_found() {
         assert!(matches!(found, Err(PassportError::Damaged(_))), "kind {kind}: {found:?}");
     }
 }
+
+#[test]
+fn no_note_the_fuzzer_kept_breaks_its_reader() {
+    replay("note", checks::note);
+}

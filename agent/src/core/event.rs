@@ -1,5 +1,6 @@
 //! What happens to the shop and what it wants done: plain data between [`super::Shop`] and its owner.
 
+use cardshop_card::FailureNote;
 use cardshop_protocol::api::CardRecord;
 use cardshop_protocol::ids::{ImageId, LeaseId, ObjectId, OrderId, SlotId, TaskId};
 use cardshop_protocol::message::{
@@ -144,12 +145,14 @@ pub struct Failure {
     pub fault: Fault,
     /// What follows.
     pub remedy: Remedy,
+    /// What the card itself now says of its failures, where it keeps that.
+    pub note: Option<FailureNote>,
 }
 
 impl Failure {
     /// A failure without an offset.
     pub fn new(code: &str, text: impl Into<String>, remedy: Remedy) -> Self {
-        Self { fault: Fault { code: code.into(), text: text.into(), offset: None }, remedy }
+        Self { fault: Fault { code: code.into(), text: text.into(), offset: None }, remedy, note: None }
     }
 }
 
@@ -162,6 +165,8 @@ pub enum Finding {
         passport: Option<PassportFacts>,
         /// True when it shows a partition table or file system, and more than one fresh from the factory does.
         in_use: bool,
+        /// Where it has failed before.
+        note: Option<FailureNote>,
     },
     /// Its write-protect switch is on.
     Locked,
@@ -248,6 +253,9 @@ pub enum Effect {
         card_size: u64,
         /// What.
         work: Box<Work>,
+        /// Set when it is written again in place: what the card said of earlier failures. Does it fail again, it is
+        /// to bear a note.
+        again: Option<Option<FailureNote>>,
     },
     /// Stop a write; [`SlotEvent::Ended`] still follows.
     Stop {

@@ -133,7 +133,7 @@ impl History {
                 self.verified.insert((record.order, record.copy), event.n);
             }
             Fact::WriteFailed { task, slot, .. } => self.close(slot, *task),
-            Fact::ImageRefused { .. } => {}
+            Fact::WriteRepeated { .. } | Fact::ImageRefused { .. } => {}
         }
     }
 
@@ -231,6 +231,7 @@ mod tests {
             slot: SlotId::numbered(slot),
             fault,
             remedy: Remedy::Retry,
+            card: None,
         }
     }
     fn replay(records: &[Record]) -> History {

@@ -115,7 +115,8 @@ impl Model {
                     order: order(1),
                     copy: passport_copy,
                 });
-                let finding = if locked { Finding::Locked } else { Finding::Card { passport, in_use } };
+                let finding =
+                    if locked { Finding::Locked } else { Finding::Card { passport, in_use, note: None } };
                 self.step(in_slot(slot, SlotEvent::Probed { visit, finding }));
             }
             Happening::Ended { slot, good } => {
@@ -124,7 +125,9 @@ impl Model {
                 let result = if good {
                     Ok(record(&work, &id, 100))
                 } else {
-                    Err(Failure::new("io_error", "broken", Remedy::ReplaceCard))
+                    // Every other write is tried again in place.
+                    let code = if job % 2 == 0 { "verify_mismatch" } else { "io_error" };
+                    Err(Failure::new(code, "broken", Remedy::ReplaceCard))
                 };
                 self.step(in_slot(slot, SlotEvent::Ended { job, result }));
             }

@@ -75,6 +75,7 @@ impl Shop {
                 slot: write.slot,
                 fault: failure.fault,
                 remedy: failure.remedy,
+                card: None,
             };
             shop.record(now, fact, effects);
         }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cardshop_card::FailureNote;
 use cardshop_protocol::api::CardRecord;
 use cardshop_protocol::ids::{ApplianceId, ImageId, LeaseId, ObjectId, OrderId, SlotId};
 use cardshop_protocol::message::{
@@ -96,7 +97,7 @@ impl World {
     pub(super) fn insert_with(&mut self, n: u32, size: u64, passport: Option<PassportFacts>, in_use: bool) {
         self.in_slot(n, SlotEvent::CardHere { size });
         let visit = self.last_visit(n);
-        self.in_slot(n, SlotEvent::Probed { visit, finding: Finding::Card { passport, in_use } });
+        self.in_slot(n, SlotEvent::Probed { visit, finding: Finding::Card { passport, in_use, note: None } });
     }
     pub(super) fn last_visit(&self, n: u32) -> u64 {
         let visit = |effect: &Effect| match effect {
@@ -147,6 +148,13 @@ impl World {
             _ => None,
         };
         self.facts().iter().rev().find_map(code).expect("a write failed")
+    }
+    fn last_fault(&self) -> String {
+        let text = |fact: &Fact| match fact {
+            Fact::WriteFailed { fault, .. } => Some(fault.text.clone()),
+            _ => None,
+        };
+        self.facts().iter().rev().find_map(text).expect("a write failed")
     }
 }
 
@@ -501,4 +509,78 @@ fn a_command_is_done_once_and_answered_every_time() {
         "too late: the deadline has passed"
     );
     assert!(answer(command(1, 5, Action::Reboot), 1000).0, "a repeated id is not done again");
+}
+
+fn mismatch(note: Option<FailureNote>) -> Failure {
+    let text = "the card differs from the image at offset 4096";
+    Failure { note, ..Failure::new("verify_mismatch", text, Remedy::ReplaceCard) }
+}
+
+fn noted(slots: &[u32]) -> FailureNote {
+    let mut note = FailureNote::new(ObjectId::from_parts(8, 8));
+    slots.iter().for_each(|n| note.add(ApplianceId([1; 8]), &slot(*n)));
+    note
+}
+
+#[test]
+fn a_mismatch_is_written_again_in_place_once_then_in_another_slot_and_then_the_card_is_bad() {
+    let mut world = World::new();
+    world.lease(vec![lease(1, ONE, 50)]);
+    world.image_ready(1);
+    let ends = |world: &mut World, n: u32, failure: Failure| {
+        let (job, _) = world.last_write(n);
+        world.in_slot(n, SlotEvent::Ended { job, result: Err(failure) });
+    };
+    let tells = |world: &World, what: fn(&Fact) -> bool| world.facts().iter().filter(|f| what(f)).count();
+    let repeated: fn(&Fact) -> bool = |f| matches!(f, Fact::WriteRepeated { .. });
+    let failed: fn(&Fact) -> bool = |f| matches!(f, Fact::WriteFailed { .. });
+
+    world.insert(1, 100);
+    ends(&mut world, 1, mismatch(None));
+    assert_eq!(world.state(1), SlotStatus::Checking, "the same card is written again");
+    assert_eq!((tells(&world, repeated), tells(&world, failed)), (1, 0));
+    assert_eq!(world.shop.history().open_writes().count(), 1, "it is one write");
+    ends(&mut world, 1, mismatch(Some(noted(&[1]))));
+    assert_eq!(world.state(1), SlotStatus::Retry);
+    assert!(world.last_fault().contains("put it into another slot"), "{}", world.last_fault());
+
+    world.in_slot(1, SlotEvent::CardGone);
+    world.in_slot(2, SlotEvent::CardHere { size: 100 });
+    let (visit, note) = (world.last_visit(2), Some(noted(&[1])));
+    let finding = Finding::Card { passport: None, in_use: false, note: note.clone() };
+    world.in_slot(2, SlotEvent::Probed { visit, finding });
+    ends(&mut world, 2, mismatch(None));
+    let again = world.effects.iter().rev().find_map(|effect| match effect {
+        Effect::Write { again, .. } => Some(again.clone()),
+        _ => None,
+    });
+    assert_eq!(again, Some(Some(note)), "the writer knows what the card said");
+    ends(&mut world, 2, mismatch(Some(noted(&[1, 2]))));
+    assert_eq!(world.state(2), SlotStatus::BadCard);
+    assert!(world.last_fault().contains("the card is bad"));
+    assert_eq!((tells(&world, repeated), tells(&world, failed)), (2, 2));
+}
+
+#[test]
+fn a_card_that_keeps_no_note_is_bad_at_once_and_other_failures_are_not_repeated() {
+    let mut world = World::new();
+    world.lease(vec![lease(1, ONE, 50)]);
+    world.image_ready(1);
+    world.insert(1, 100);
+    for expected in [SlotStatus::Checking, SlotStatus::BadCard] {
+        let (job, _) = world.last_write(1);
+        world.in_slot(1, SlotEvent::Ended { job, result: Err(mismatch(None)) });
+        assert_eq!(world.state(1), expected);
+    }
+    world.in_slot(1, SlotEvent::CardGone);
+    world.insert(1, 100);
+    world.fails(1, Remedy::ReplaceCard);
+    assert_eq!(world.state(1), SlotStatus::BadCard);
+    world.in_slot(1, SlotEvent::CardGone);
+    world.insert(1, 100);
+    let (job, _) = world.last_write(1);
+    world.in_slot(1, SlotEvent::CardGone);
+    world.in_slot(1, SlotEvent::Ended { job, result: Err(mismatch(None)) });
+    assert!(!world.facts().iter().skip(4).any(|f| matches!(f, Fact::WriteRepeated { .. })));
+    assert_eq!(world.last_failure(), "card_removed");
 }

@@ -8,10 +8,15 @@
 //!                                        └► Failed │  held: the shop's                    │  retry, out of service)
 //!                                                  │  choice, made anew                   ├► Ejected
 //!                                                  └──at every event)──── withdrawn ──────┘
+//!   A card that does not hold what was written is written again in place, once. Failing again it gets a note and
+//!   goes to another slot (retry); a card whose note names two slots, or that keeps no note, is bad. What concerns
+//!   more than one card (a slot, a hub, an image) is the scheduler's to decide.
+//!
 //!   from every state: card out ──► Empty. The thread of a write outlives the card: until it has ended its copy
 //!   is still taken, and a card put in meanwhile waits as Arrived.
 //! ```
 
+use cardshop_card::FailureNote;
 use cardshop_protocol::ids::{OrderId, SlotId};
 use cardshop_protocol::message::{Fact, Fault, Remedy, SlotState, WritePhase};
 use cardshop_protocol::time::Timestamp;
@@ -29,11 +34,13 @@ pub(super) struct Card {
     /// Guarded once, guarded until it is released or taken out: shipping the order elsewhere does not make
     /// the card that lies here free.
     pub(super) guard: Option<OrderId>,
+    /// Where it has failed before.
+    pub(super) note: Option<FailureNote>,
 }
 
 impl Card {
     fn new(size: u64) -> Self {
-        Self { size, passport: None, in_use: false, released: false, guard: None }
+        Self { size, passport: None, in_use: false, released: false, guard: None, note: None }
     }
 }
 
@@ -103,7 +110,9 @@ impl StopCause {
             }
             Self::Withdrawn => Failure::new("withdrawn", "the copy was withdrawn", Remedy::Retry),
             Self::Ejected => Failure::new("ejected", "a person ejected the card", Remedy::Retry),
-            Self::ImageRefused(fault) => Failure { fault: fault.clone(), remedy: Remedy::CallOperator },
+            Self::ImageRefused(fault) => {
+                Failure { fault: fault.clone(), remedy: Remedy::CallOperator, note: None }
+            }
             Self::Ending => Failure::new("agent_stopped", "the agent was stopped", Remedy::Retry),
         }
     }
@@ -115,6 +124,23 @@ pub(super) struct Job {
     pub(super) number: u64,
     pub(super) work: Work,
     pub(super) stop: Option<StopCause>,
+    /// It is the second time, in place.
+    again: bool,
+}
+
+/// The card does not hold what was written.
+const VERIFY_MISMATCH: &str = "verify_mismatch";
+
+/// What a second failure in place means: the card is given another slot, unless it had one.
+fn judged(failure: Failure) -> Failure {
+    let Some(note) = failure.note.as_ref() else { return failure };
+    let (text, remedy) = if note.failed_in_two_slots() {
+        ("it failed in two slots: the card is bad", Remedy::ReplaceCard)
+    } else {
+        ("twice in this slot: put it into another slot", Remedy::Retry)
+    };
+    let fault = Fault { text: format!("{}; {text}", failure.fault.text), ..failure.fault.clone() };
+    Failure { fault, remedy, ..failure }
 }
 
 /// One slot.
@@ -176,6 +202,9 @@ impl Slot {
                             facts.push(Fact::CardVerified { lease: job.work.lease, record });
                             self.finished(job.work);
                         }
+                        Err(failure) if self.is_repeated(&job, &failure) => {
+                            self.repeat(job, failure, facts, effects);
+                        }
                         Err(failure) => self.failed(job, failure, facts),
                     }
                     self.check_arrived(effects);
@@ -231,8 +260,8 @@ impl Slot {
         }
         let card = card.clone();
         self.stage = match finding {
-            Finding::Card { passport, in_use } => {
-                Stage::Ready { card: Card { passport, in_use, ..card }, face: Face::Idle }
+            Finding::Card { passport, in_use, note } => {
+                Stage::Ready { card: Card { passport, in_use, note, ..card }, face: Face::Idle }
             }
             Finding::Locked => Stage::Locked(card),
             Finding::Failed(failure) => Stage::Failed { card, failure, work: None },
@@ -261,8 +290,9 @@ impl Slot {
             job: number,
             card_size: card.size,
             work: Box::new(work.clone()),
+            again: None,
         });
-        self.job = Some(Job { number, work: work.clone(), stop: None });
+        self.job = Some(Job { number, work: work.clone(), stop: None, again: false });
         self.stage = Stage::Writing { card, work, phase: WritePhase::Probing, stalled: false };
     }
 
@@ -299,7 +329,30 @@ impl Slot {
         }
     }
 
+    /// Once, while the card is there and nobody wants it stopped.
+    fn is_repeated(&self, job: &Job, failure: &Failure) -> bool {
+        let is_here = matches!(self.stage, Stage::Writing { .. });
+        failure.fault.code == VERIFY_MISMATCH && is_here && !job.again && job.stop.is_none()
+    }
+
+    /// The same write, by the same number: its first thread has ended.
+    fn repeat(&mut self, job: Job, failure: Failure, facts: &mut Vec<Fact>, effects: &mut Vec<Effect>) {
+        let Stage::Writing { card, phase, .. } = &mut self.stage else { return };
+        *phase = WritePhase::Probing;
+        let (task, lease) = (job.work.task(), job.work.lease);
+        facts.push(Fact::WriteRepeated { task, lease, slot: self.id.clone(), fault: failure.fault });
+        effects.push(Effect::Write {
+            slot: self.id.clone(),
+            job: job.number,
+            card_size: card.size,
+            work: Box::new(job.work.clone()),
+            again: Some(card.note.clone()),
+        });
+        self.job = Some(Job { again: true, ..job });
+    }
+
     fn failed(&mut self, job: Job, failure: Failure, facts: &mut Vec<Fact>) {
+        let failure = judged(failure);
         let told = job.stop.as_ref().map_or_else(|| failure.clone(), StopCause::failure);
         facts.push(Fact::WriteFailed {
             task: job.work.task(),
@@ -307,6 +360,7 @@ impl Slot {
             slot: self.id.clone(),
             fault: told.fault,
             remedy: told.remedy,
+            card: told.note.map(|note| note.card),
         });
         let Stage::Writing { card, .. } = &self.stage else { return };
         // What was on the card is gone, whatever it was.

@@ -5,7 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use cardshop_card::{
-    CardError, DeviceIdentity, PassportError, ReadableCard, is_freshly_formatted, read_passport_of,
+    CardError, DeviceIdentity, FailureNote, PassportError, ReadableCard, is_freshly_formatted,
+    read_passport_of,
 };
 use cardshop_protocol::message::Remedy;
 
@@ -20,7 +21,10 @@ pub(crate) fn probe(path: &Path) -> (Finding, Option<DeviceIdentity>) {
     match look(path) {
         Ok((finding, identity)) => (finding, Some(identity)),
         Err(CardError::WriteProtected) => (Finding::Locked, None),
-        Err(error) => (Finding::Failed(Failure { fault: error.fault(), remedy: error.remedy() }), None),
+        Err(error) => {
+            let (fault, remedy) = (error.fault(), error.remedy());
+            (Finding::Failed(Failure { fault, remedy, note: None }), None)
+        }
     }
 }
 
@@ -30,8 +34,11 @@ fn look(path: &Path) -> Result<(Finding, DeviceIdentity), CardError> {
     if card.facts().read_only {
         return Ok((Finding::Locked, identity));
     }
-    let in_use = match first_bytes(path) {
-        Ok(bytes) => shows_file_system(&bytes) && !is_freshly_formatted(&mut card)?,
+    let (in_use, note) = match first_bytes(path) {
+        Ok(bytes) => {
+            let in_use = shows_file_system(&bytes) && !is_freshly_formatted(&mut card)?;
+            (in_use, FailureNote::find(&bytes))
+        }
         Err(error) => {
             let text = format!("the card's first bytes cannot be read: {error}");
             return Ok((Finding::Failed(Failure::new("io_error", text, Remedy::ReplaceCard)), identity));
@@ -45,7 +52,7 @@ fn look(path: &Path) -> Result<(Finding, DeviceIdentity), CardError> {
         }
         Err(PassportError::Card(error)) => return Err(error),
     };
-    Ok((Finding::Card { passport, in_use }, identity))
+    Ok((Finding::Card { passport, in_use, note }, identity))
 }
 
 fn first_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -81,12 +88,12 @@ mod tests {
     fn a_blank_card_is_free_and_one_with_a_partition_table_is_in_use() {
         let (_folder, path) = card(&[]);
         let (finding, identity) = probe(&path);
-        assert_eq!(finding, Finding::Card { passport: None, in_use: false });
+        assert_eq!(finding, Finding::Card { passport: None, in_use: false, note: None });
         assert_eq!(identity.unwrap().size, 4 << 20);
         let mut table = vec![0; 512];
         table[510..].copy_from_slice(&[0x55, 0xaa]);
         let (_folder, path) = card(&table);
-        assert_eq!(probe(&path).0, Finding::Card { passport: None, in_use: true });
+        assert_eq!(probe(&path).0, Finding::Card { passport: None, in_use: true, note: None });
     }
 
     #[test]

@@ -6,8 +6,8 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use cardshop_card::{
-    CardError, ChunkSource, ClaimedCard, DeviceClass, Job, Outcome, PassportFiles, Policy, SourceError,
-    StopFlag, claim, probe, write_card,
+    CardError, ChunkSource, ClaimedCard, DeviceClass, FailureNote, Job, Outcome, PassportFiles, Policy,
+    SourceError, StopFlag, claim, probe, write_card,
 };
 use cardshop_protocol::api::CardRecord;
 use cardshop_protocol::ids::{ApplianceId, ObjectId, SlotId};
@@ -31,6 +31,8 @@ pub(crate) struct Task {
     pub(crate) job: u64,
     pub(crate) card_size: u64,
     pub(crate) work: Work,
+    /// As in [`crate::core::Effect::Write`].
+    pub(crate) again: Option<Option<FailureNote>>,
     pub(crate) device: Device,
     pub(crate) store: Arc<ImageStore>,
     pub(crate) key: Arc<SigningKey>,
@@ -126,12 +128,33 @@ impl Task {
                 self.tell(SlotEvent::Progress { job: self.job, progress });
             }
         };
-        let outcome = write_card(&mut card, &job, stop, &mut progress).map_err(|e| failure(&e))?;
+        let outcome = match write_card(&mut card, &job, stop, &mut progress) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let note = self.note(&error, &mut card, uid);
+                return Err(Failure { note, ..failure(&error) });
+            }
+        };
         if !outcome.is_verified() {
             return Err(Failure::new("not_verified", "the card was not read back", Remedy::Bug));
         }
         let passport = issued.into_inner().filter(|_| outcome.passport_written);
         Ok(Box::new(self.record(uid, cid, &outcome, started, passport)))
+    }
+
+    /// Leaves a note on a card that was written again and did not hold it again; none when it does not keep that
+    /// either.
+    fn note(&self, error: &CardError, card: &mut ClaimedCard, uid: ObjectId) -> Option<FailureNote> {
+        let before = self.again.as_ref().filter(|_| matches!(error, CardError::Mismatch { .. }))?;
+        let mut note = before.clone().unwrap_or_else(|| FailureNote::new(uid));
+        note.add(self.appliance, &self.slot);
+        match note.leave_on(card) {
+            Ok(()) => Some(note),
+            Err(error) => {
+                tracing::info!(slot = %self.slot, %error, "the card keeps no note of its failure");
+                None
+            }
+        }
     }
 
     /// Finds a fake card in seconds, while the image may still be on its way. A plain file is what it says.
@@ -185,7 +208,7 @@ impl Task {
 fn failure(error: &CardError) -> Failure {
     let mut fault = error.fault();
     fault.text = fault.text.chars().take(500).collect();
-    Failure { fault, remedy: error.remedy() }
+    Failure { fault, remedy: error.remedy(), note: None }
 }
 
 fn per_second(bytes: u64, duration: Duration) -> u64 {

@@ -7,13 +7,16 @@ use axum::{Json, Router};
 use cardshop_protocol::api::{Join, JoinAnswer, Page, SlotView};
 use cardshop_protocol::ids::ApplianceId;
 
-use super::caller::{Body, Caller, Id, IdempotencyKey, Query};
+use super::caller::{Body, Caller, Id, IdempotencyKey, Query, SlotPath};
 use super::error::ApiError;
 use crate::core::fields::Fields;
 use crate::core::rights::Action;
-use crate::core::views::{ApplianceView, JoinTokenView, NewJoinToken};
+use crate::core::views::{ApplianceView, JoinTokenView, NewJoinToken, SlotHoldView};
 use crate::effects::catalogue::{channel_list, not_an_object};
 use crate::{Scheduler, SchedulerError};
+
+/// Longest reason of a hold, characters.
+const MAX_REASON: usize = 200;
 
 pub(super) fn routes() -> Router<Scheduler> {
     Router::new()
@@ -25,6 +28,8 @@ pub(super) fn routes() -> Router<Scheduler> {
         .route("/join", post(join))
         .route("/join/{appliance}", get(join_state))
         .route("/slots", get(slots))
+        .route("/slots/{appliance}/{slot}/hold", post(hold_slot))
+        .route("/slots/{appliance}/{slot}/resume", post(resume_slot))
 }
 
 async fn appliances(
@@ -92,6 +97,26 @@ async fn join_state(
     Id(id): Id<ApplianceId>,
 ) -> Result<Json<JoinAnswer>, ApiError> {
     Ok(Json(scheduler.join_state(id)?))
+}
+
+async fn hold_slot(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    SlotPath(appliance, slot): SlotPath,
+    body: Body,
+) -> Result<Json<SlotHoldView>, ApiError> {
+    caller.must(Action::Tend)?;
+    let mut fields = Fields::new(body.json).ok_or_else(not_an_object)?;
+    let reason = fields.text("reason", MAX_REASON).map_err(SchedulerError::from)?;
+    Ok(Json(scheduler.hold_slot(&caller, appliance, slot, reason).await?))
+}
+
+async fn resume_slot(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    SlotPath(appliance, slot): SlotPath,
+) -> Result<Json<SlotHoldView>, ApiError> {
+    Ok(Json(scheduler.resume_slot(&caller, appliance, slot).await?))
 }
 
 async fn slots(

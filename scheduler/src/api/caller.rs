@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
+use cardshop_protocol::ids::{ApplianceId, SlotId};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -138,5 +139,18 @@ impl<T: FromStr + Send> FromRequestParts<Scheduler> for Id<T> {
         let path = axum::extract::Path::<String>::from_request_parts(parts, state).await;
         let text = path.map_err(|_| SchedulerError::NotFound("object"))?.0;
         Ok(Self(text.parse().map_err(|_| SchedulerError::NotFound("object"))?))
+    }
+}
+
+/// Appliance and slot in the path.
+pub(super) struct SlotPath(pub(super) ApplianceId, pub(super) SlotId);
+
+impl FromRequestParts<Scheduler> for SlotPath {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &Scheduler) -> Result<Self, ApiError> {
+        let none = || SchedulerError::NotFound("slot");
+        let path = axum::extract::Path::<(String, String)>::from_request_parts(parts, state).await;
+        let (appliance, slot) = path.map_err(|_| none())?.0;
+        Ok(Self(appliance.parse().map_err(|_| none())?, slot.parse().map_err(|_| none())?))
     }
 }

@@ -59,6 +59,12 @@ pub(crate) fn explain(order: &Order, story: &[Story], holders: &[Holder], now: T
 
 /// For every copy that is missing: who has to do what, or until when it waits.
 fn waits_for_cards(order: &Order, story: &[Story], holders: &[Holder]) -> Vec<String> {
+    if let Some(hold) = &order.hold {
+        return vec![format!(
+            "Its image is held since {}: {}. Nobody is sent for cards until a manager retries the order.",
+            hold.at, hold.reason
+        )];
+    }
     if holders.is_empty() {
         let channel = &order.channel;
         return vec![format!("It waits for an approved appliance of channel {channel} that is online.")];

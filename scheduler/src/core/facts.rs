@@ -7,6 +7,9 @@ use cardshop_protocol::message::Fact;
 use super::documents::Grant;
 use super::order::Input;
 
+/// An appliance fetched a chunk from every warehouse, and again, and it never matched the index.
+const WRONG_IMAGE: &str = "chunk_mismatch";
+
 /// What follows from a fact.
 #[derive(Debug)]
 pub(crate) enum Meaning {
@@ -24,6 +27,7 @@ pub(crate) fn lease_of(fact: &Fact) -> Option<LeaseId> {
         Fact::Started { .. } => None,
         Fact::WriteStarted { lease, .. }
         | Fact::CardVerified { lease, .. }
+        | Fact::WriteRepeated { lease, .. }
         | Fact::WriteFailed { lease, .. }
         | Fact::ImageRefused { lease, .. } => Some(*lease),
     }
@@ -75,6 +79,16 @@ pub(crate) fn meaning(fact: &Fact, appliance: ApplianceId, grant: Option<&Grant>
             ),
             _ => not_leased(appliance, &task.to_string()),
         },
+        Fact::WriteRepeated { task, slot, fault, .. } => match task.copy {
+            Some(copy) if task.order == grant.order && grant.copies.contains(copy) => Meaning::Order(
+                task.order,
+                Input::WriteRepeated { copy, appliance, slot: slot.clone(), reason: fault.text.clone() },
+            ),
+            _ => not_leased(appliance, &task.to_string()),
+        },
+        Fact::ImageRefused { fault, image, .. } if fault.code == WRONG_IMAGE && *image == grant.image => {
+            Meaning::Order(grant.order, Input::ImageWrong { appliance, reason: fault.text.clone() })
+        }
         Fact::ImageRefused { image, fault, .. } => Meaning::Story(
             "image_refused",
             format!("Appliance {appliance} cannot use image {image}: {}.", fault.text.trim_end_matches('.')),

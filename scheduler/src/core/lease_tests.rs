@@ -39,13 +39,22 @@ fn worker(n: u8, slots: u32, heard: Timestamp) -> Worker {
 #[derive(Default)]
 struct Bench {
     told: BTreeMap<ApplianceId, Desired>,
+    holds: BTreeMap<ApplianceId, BTreeMap<SlotId, String>>,
     ids: u128,
 }
 
 impl Bench {
     fn plan(&mut self, orders: &[Order], workers: &[Worker], now: Timestamp) -> Plan {
         let shops = BTreeMap::from([("default".parse().unwrap(), "The Shop".to_owned())]);
-        let site = Site { orders, unshipped: &[], workers, told: &self.told, index_keys: &[], shops: &shops };
+        let site = Site {
+            orders,
+            unshipped: &[],
+            workers,
+            told: &self.told,
+            index_keys: &[],
+            shops: &shops,
+            holds: &self.holds,
+        };
         let ids = &mut self.ids;
         let plan = plan(&site, now, &mut || {
             *ids += 1;

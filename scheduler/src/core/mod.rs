@@ -1,6 +1,7 @@
 //! What decides: pure functions over documents and `now`. No clock, no randomness, no store, no socket; it never
 //! names `effects`. Everything here can be tested with plain values.
 
+pub(crate) mod blame;
 pub mod documents;
 pub mod explain;
 pub(crate) mod facts;

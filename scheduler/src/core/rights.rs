@@ -36,6 +36,8 @@ pub enum Action {
     Order,
     /// Say what was sent.
     Ship,
+    /// Hold slots and let them go on.
+    Tend,
     /// Approve and reject appliances, make join tokens.
     Enrol,
     /// Claim creation tasks.
@@ -69,13 +71,13 @@ impl Principal {
                 Action::Look => &[ApiRight::Order, ApiRight::Ship],
                 Action::Order => &[ApiRight::Order],
                 Action::Ship => &[ApiRight::Ship],
-                Action::Enrol | Action::Create | Action::Administer => &[],
+                Action::Tend | Action::Enrol | Action::Create | Action::Administer => &[],
             };
             return needed.iter().any(|right| rights.contains(right));
         }
         let roles: &[Role] = match action {
             Action::Watch => &[Staff, Manager, Operator, Integrator],
-            Action::Look | Action::Ship => &[Staff, Manager, Operator],
+            Action::Look | Action::Ship | Action::Tend => &[Staff, Manager, Operator],
             Action::Order | Action::Enrol => &[Staff, Manager],
             Action::Create => &[Creator],
             Action::Administer => &[Staff],
@@ -112,6 +114,7 @@ mod tests {
             (Action::Watch, true),
             (Action::Look, true),
             (Action::Ship, true),
+            (Action::Tend, true),
             (Action::Order, false),
             (Action::Enrol, false),
             (Action::Create, false),

@@ -8,9 +8,10 @@ use cardshop_protocol::token::{ApiRight, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::blame::{BenchRecord, Hold};
 use super::documents::{ApiKey, Appliance, CardDocument, JoinTokenDocument, User};
 use super::order::{
-    Order, OrderImage, OrderKind, OrderStatus, OrderedMedia, Shipment, StatusChange, TaskStatus,
+    ImageHold, Order, OrderImage, OrderKind, OrderStatus, OrderedMedia, Shipment, StatusChange, TaskStatus,
 };
 
 /// An order.
@@ -49,6 +50,9 @@ pub struct OrderView {
     pub priority: i32,
     /// The image, once it is there.
     pub image: Option<OrderImage>,
+    /// Why its image is held: a retry lets it go on.
+    #[serde(default)]
+    pub hold: Option<ImageHold>,
     /// The creation task.
     pub creation: CreationView,
     /// What was sent.
@@ -111,6 +115,7 @@ impl OrderView {
             mirrors: order.mirrors.clone(),
             priority: order.priority,
             image: order.image.clone(),
+            hold: order.hold.clone(),
             creation: CreationView {
                 status: order.creation_status(),
                 owner: order.creation.owner.clone(),
@@ -267,6 +272,30 @@ impl ApplianceView {
             heard: heard.and_then(|p| p.heard),
             info: heard.and_then(|p| p.info.clone()),
             alerts: heard.map(|p| p.alerts.clone()).unwrap_or_default(),
+        }
+    }
+}
+
+/// Whether a slot is held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotHoldView {
+    /// `{appliance}/{slot}`.
+    pub id: String,
+    /// Which appliance.
+    pub appliance: ApplianceId,
+    /// Which slot.
+    pub slot: SlotId,
+    /// Why it takes no cards; none when it does.
+    pub hold: Option<Hold>,
+}
+
+impl SlotHoldView {
+    pub(crate) fn new(record: &BenchRecord, slot: &SlotId) -> Self {
+        Self {
+            id: format!("{}/{slot}", record.appliance),
+            appliance: record.appliance,
+            slot: slot.clone(),
+            hold: record.slots.get(slot).and_then(|s| s.hold.clone()),
         }
     }
 }

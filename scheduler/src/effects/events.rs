@@ -80,16 +80,21 @@ impl Scheduler {
         };
         let (kind, text) = match meaning {
             Meaning::Order(order, input) => {
+                let blamed = self.blame(id, event)?;
                 let stepped = self.step_order(order, input, |order, answer, batch| {
                     count(batch);
                     self.add_card(&event.fact, order, answer, batch);
+                    blamed.add_to(batch);
+                    self.add_story(order, blamed.notes.clone(), batch);
                 });
                 match stepped.await {
-                    Ok((_, Answer::Counted)) => {
-                        self.inner.metrics.cards_verified.add();
+                    Ok((_, answer)) => {
+                        if answer == Answer::Counted {
+                            self.inner.metrics.cards_verified.add();
+                        }
+                        self.blame_stored(&blamed)?;
                         return Ok(Taken::Applied);
                     }
-                    Ok(_) => return Ok(Taken::Applied),
                     Err(SchedulerError::NotFound(_)) => {
                         ("fact_refused", format!("Appliance {id} reported on order {order}, which is gone."))
                     }

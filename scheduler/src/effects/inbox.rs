@@ -111,7 +111,7 @@ impl Scheduler {
     }
 
     /// Tells everybody who watches.
-    fn tell(&self, appliance: &Appliance, news: News) {
+    pub(crate) fn tell(&self, appliance: &Appliance, news: News) {
         let channels = || appliance.channels.clone();
         match news {
             News::None => {}

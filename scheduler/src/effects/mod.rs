@@ -7,6 +7,7 @@ pub(crate) mod appliances;
 pub(crate) mod ask;
 pub(crate) mod background;
 pub(crate) mod bench;
+pub(crate) mod bench_records;
 pub(crate) mod board;
 pub(crate) mod catalogue;
 pub(crate) mod claims;

@@ -154,6 +154,7 @@ impl Scheduler {
             created_by: caller.sub.clone(),
             creation: Creation::default(),
             image: None,
+            hold: None,
             writes: Default::default(),
             spare: 0,
             shipments: Vec::new(),

@@ -34,6 +34,7 @@ impl Scheduler {
             told: &desired,
             index_keys: &self.index_keys(),
             shops: &shops,
+            holds: &self.slot_holds()?,
         };
         let plan = plan(&site, now, &mut || self.next_id());
         self.store_plan(&plan, &told).await?;

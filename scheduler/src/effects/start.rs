@@ -19,6 +19,7 @@ use super::metrics::Metrics;
 use super::passwords::{Passwords, random_password};
 use super::retained::Retained;
 use super::users::unique_name;
+use crate::core::blame::BenchRecord;
 use crate::core::documents::{
     ChannelDocument, DEFAULT_CHANNEL, MEDIA_SIZES_GB, Media, Starts, User, usable_bytes,
 };
@@ -101,6 +102,9 @@ impl Scheduler {
         scheduler.publish_keys()?;
         scheduler.retain_desired()?;
         scheduler.retain_acks()?;
+        for record in scheduler.all::<BenchRecord>(None)? {
+            scheduler.show_doubts(&record)?;
+        }
         for order in scheduler.all::<Order>(Some(("shelf", "open")))? {
             scheduler.publish_order(&order);
         }

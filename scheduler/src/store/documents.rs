@@ -1,6 +1,7 @@
 //! How each kind of document is named and found in the store.
 
 use super::Document;
+use crate::core::blame::BenchRecord;
 use crate::core::documents::{
     ApiKey, Appliance, Applied, Audit, CardDocument, ChannelDocument, Configuration, DesiredDocument, Grant,
     Idempotent, JoinTokenDocument, Media, OrderRecipe, RefreshFamily, Secret, Starts, Story, Unique, User,
@@ -50,6 +51,7 @@ document!("secret", Secret, |d| d.name.clone());
 document!("starts", Starts, |_d| "scheduler".to_owned());
 document!("applied", Applied, |d| d.appliance.to_string());
 document!("desired", DesiredDocument, |d| d.appliance.to_string());
+document!("bench", BenchRecord, |d| d.appliance.to_string());
 document!("grant", Grant, |d| d.id.to_string(), vec![("order", d.order.to_string())]);
 document!("card", CardDocument, |d| d.record.uid.to_string(), {
     let mut index = vec![("order", d.record.order.to_string())];

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Fault, version};
 use crate::api::CardRecord;
-use crate::ids::{ImageId, LeaseId, SlotId, TaskId};
+use crate::ids::{ImageId, LeaseId, ObjectId, SlotId, TaskId};
 use crate::time::Timestamp;
 
 /// `appliance/{id}/event`: one fact of the outbox.
@@ -49,6 +49,17 @@ pub enum Fact {
         /// All that is kept of it.
         record: Box<CardRecord>,
     },
+    /// A card did not hold what was written: it is written again in place, once.
+    WriteRepeated {
+        /// Task.
+        task: TaskId,
+        /// Its lease.
+        lease: LeaseId,
+        /// Where.
+        slot: SlotId,
+        /// Why.
+        fault: Fault,
+    },
     /// A task failed on this card and is to be done with another.
     WriteFailed {
         /// Task.
@@ -61,6 +72,9 @@ pub enum Fact {
         fault: Fault,
         /// What follows.
         remedy: Remedy,
+        /// The card, where it can be known again: by the note it keeps of its failures.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        card: Option<ObjectId>,
     },
     /// The image does not match its index, or cannot be had.
     ImageRefused {

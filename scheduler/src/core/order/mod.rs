@@ -18,6 +18,10 @@
 //! write task      pending ─► leased ─► running{phase} ─► succeeded     failed or lease over: pending again
 //! ```
 //!
+//! An appliance that finds the image's bytes other than its index says, from every warehouse, holds the image: no
+//! copy is leased until a person retries the order. No card and no slot is blamed for that. Whose fault a failed card
+//! is, is decided in `blame`.
+//!
 //! Ended things are not revived: a late report changes nothing and says so. A verified card that is not needed
 //! is counted as spare. `shipped ≤ verified` always.
 
@@ -218,6 +222,17 @@ pub struct Cancel {
     pub by: String,
 }
 
+/// Its image is not what its index says: nobody fetches or writes it until a person lets it go on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageHold {
+    /// What was found.
+    pub reason: String,
+    /// Who found it.
+    pub appliance: ApplianceId,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// A status and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusChange {
@@ -261,6 +276,9 @@ pub struct Order {
     pub creation: Creation,
     /// The image, once it is in the warehouse and checked.
     pub image: Option<OrderImage>,
+    /// Why its image is held.
+    #[serde(default)]
+    pub hold: Option<ImageHold>,
     /// Write tasks that were begun, by copy.
     pub writes: BTreeMap<u32, Write>,
     /// Verified cards beyond the quantity.
@@ -324,6 +342,11 @@ impl Order {
 
     /// True when copies of it may be written now.
     pub fn takes_writes(&self) -> bool {
+        self.wants_cards() && self.hold.is_none()
+    }
+
+    /// True when a verified card would count.
+    pub(crate) fn wants_cards(&self) -> bool {
         self.kind == OrderKind::Physical
             && self.canceled.is_none()
             && self.image.is_some()

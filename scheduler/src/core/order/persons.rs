@@ -32,6 +32,10 @@ impl Order {
         notes: &mut Notes<'_>,
     ) -> Result<Answer, Refusal> {
         let status = self.status(now);
+        if self.wants_cards() && self.hold.take().is_some() {
+            notes.add("retried", format!("{by} lets appliances fetch the image again."));
+            return Ok(Answer::Done);
+        }
         let waits = status == OrderStatus::Creating && self.creation.retry_at.is_some_and(|at| at > now);
         if status != OrderStatus::Failed && !waits {
             let text = match status {

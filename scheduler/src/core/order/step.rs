@@ -27,6 +27,10 @@ pub(crate) enum Input {
     Verified { copy: u32, card: ObjectId, lease: LeaseId, appliance: ApplianceId, slot: SlotId },
     /// A card failed; the copy is offered to another.
     WriteFailed { copy: u32, appliance: ApplianceId, slot: SlotId, reason: String },
+    /// A card did not hold a copy and is written again in place.
+    WriteRepeated { copy: u32, appliance: ApplianceId, slot: SlotId, reason: String },
+    /// The image's bytes are not those of its index, from wherever an appliance fetched them.
+    ImageWrong { appliance: ApplianceId, reason: String },
     /// A lease is over: what was running under it is free again.
     LeaseEnded { lease: LeaseId },
     /// A person ends the order.
@@ -147,6 +151,10 @@ impl Order {
             Input::WriteFailed { copy, appliance, slot, reason } => {
                 Ok(self.write_failed(copy, appliance, &slot, &reason, notes))
             }
+            Input::WriteRepeated { copy, appliance, slot, reason } => {
+                Ok(self.write_repeated(copy, appliance, &slot, &reason, notes))
+            }
+            Input::ImageWrong { appliance, reason } => Ok(self.image_wrong(now, appliance, &reason, notes)),
             Input::LeaseEnded { lease } => Ok(self.lease_ended(lease, notes)),
             Input::Cancel { by } => self.cancel(now, by, notes),
             Input::Retry { by } => self.retry(now, &by, notes),

@@ -32,6 +32,7 @@ pub(crate) fn order(kind: OrderKind, quantity: u32) -> Order {
         created_by: "ada".into(),
         creation: Creation::default(),
         image: None,
+        hold: None,
         writes: BTreeMap::new(),
         spare: 0,
         shipments: Vec::new(),

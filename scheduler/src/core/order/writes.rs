@@ -1,9 +1,10 @@
 //! The write tasks' part of [`Order::step`](super::Order::step): what appliances tell of copies and cards.
 
 use cardshop_protocol::ids::{ApplianceId, LeaseId, ObjectId, SlotId};
+use cardshop_protocol::time::Timestamp;
 
 use super::step::{Answer, Notes, cut, shorten};
-use super::{Order, TaskStatus, Write};
+use super::{ImageHold, Order, TaskStatus, Write};
 
 /// Longest reason kept with a copy, characters; the story has all of it. A thousand copies are one document, and
 /// a document that grows too large would refuse its facts for ever.
@@ -12,7 +13,7 @@ const MAX_COPY_REASON: usize = 120;
 impl Order {
     /// True when a card for `copy` would still count.
     fn needs(&self, copy: u32) -> bool {
-        self.takes_writes() && (1..=self.quantity).contains(&copy) && !self.is_verified(copy)
+        self.wants_cards() && (1..=self.quantity).contains(&copy) && !self.is_verified(copy)
     }
 
     pub(super) fn write_started(
@@ -93,6 +94,50 @@ impl Order {
         write.attempts = write.attempts.max(1);
         write.lease = None;
         write.failure = Some(cut(&reason, MAX_COPY_REASON));
+        Answer::Done
+    }
+
+    pub(super) fn write_repeated(
+        &mut self,
+        copy: u32,
+        appliance: ApplianceId,
+        slot: &SlotId,
+        reason: &str,
+        notes: &mut Notes<'_>,
+    ) -> Answer {
+        if !self.needs(copy) {
+            return Answer::Unchanged;
+        }
+        let reason = shorten(reason);
+        let text = format!(
+            "The card in slot {slot} did not hold copy {copy}: {reason}. It is written again in place, once."
+        );
+        notes.by(appliance, "write_repeated", text);
+        let write = self.writes.entry(copy).or_default();
+        write.attempts = write.attempts.saturating_add(1);
+        Answer::Done
+    }
+
+    pub(super) fn image_wrong(
+        &mut self,
+        now: Timestamp,
+        appliance: ApplianceId,
+        reason: &str,
+        notes: &mut Notes<'_>,
+    ) -> Answer {
+        let reason = shorten(reason);
+        notes.by(
+            appliance,
+            "image_refused",
+            format!("Appliance {appliance} cannot use the image: {reason}."),
+        );
+        if self.hold.is_some() || !self.wants_cards() {
+            return Answer::Unchanged;
+        }
+        let text = "The image is held: its bytes are not those of its index. No card is to blame. A manager retries \
+                    the order when the warehouse is put right.";
+        notes.by(appliance, "image_held", text);
+        self.hold = Some(ImageHold { reason: cut(&reason, MAX_COPY_REASON), appliance, at: now });
         Answer::Done
     }
 
