@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 
 /// One page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Page<T> {
     /// The objects.
     pub items: Vec<T>,
@@ -19,6 +20,7 @@ pub struct Page<T> {
 
 /// An error. Media type `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// `about:blank`, or an address that explains the code.
     #[serde(rename = "type")]
@@ -36,6 +38,7 @@ pub struct Problem {
 
 /// `POST /auth/login`.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Login {
     /// Login name.
     pub username: String,
@@ -45,6 +48,7 @@ pub struct Login {
 
 /// `POST /auth/refresh`.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Refresh {
     /// Single use.
     pub refresh_token: String,
@@ -52,6 +56,7 @@ pub struct Refresh {
 
 /// Answer of every login. Never logged: it has no `Debug`.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TokenPair {
     /// JWT.
     pub access_token: String,
@@ -63,6 +68,7 @@ pub struct TokenPair {
 
 /// `POST /auth/nonce`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NonceRequest {
     /// Who will sign it.
     pub appliance: ApplianceId,
@@ -70,6 +76,7 @@ pub struct NonceRequest {
 
 /// Answer of `POST /auth/nonce`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NonceAnswer {
     /// To be signed, good once and for a minute.
     pub nonce: String,
@@ -77,6 +84,7 @@ pub struct NonceAnswer {
 
 /// `POST /auth/appliance`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ApplianceLogin {
     /// Who.
     pub appliance: ApplianceId,
@@ -95,6 +103,7 @@ impl ApplianceLogin {
 
 /// `POST /join`.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Join {
     /// The join token's text.
     pub token: String,
@@ -111,6 +120,7 @@ pub struct Join {
 
 /// State of an appliance towards the site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Membership {
     /// Waits for a person.
@@ -125,6 +135,7 @@ pub enum Membership {
 
 /// Answer of `POST /join` and `GET /join/{appliance}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct JoinAnswer {
     /// Who joined.
     pub appliance: ApplianceId,
@@ -145,6 +156,7 @@ pub struct JoinAnswer {
 
 /// `POST /tasks/claim`: the oldest task of the caller's channels, or 204.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Claim {
     /// Seconds to wait for one, at most 30.
     #[serde(default)]
@@ -153,6 +165,7 @@ pub struct Claim {
 
 /// A claimed creation task.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CreationTask {
     /// The task.
     pub task: TaskId,
@@ -176,6 +189,7 @@ pub struct CreationTask {
 
 /// A claim's validity and the token that puts the image.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Grant {
     /// The claim ends here unless a report renews it.
     pub lease_until: Timestamp,
@@ -185,6 +199,7 @@ pub struct Grant {
 
 /// Step of a creation task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CreationPhase {
     /// Content comes in.
@@ -199,6 +214,7 @@ pub enum CreationPhase {
 
 /// `POST /tasks/{id}/report`: renews the claim and says where the work stands. Idempotent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum CreationReport {
     /// Going on.
@@ -226,6 +242,7 @@ pub enum CreationReport {
 
 /// Answer of a report.
 #[derive(Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ReportAnswer {
     /// The worker stops: the task was canceled, ended or given to another.
     pub stop: bool,
@@ -236,6 +253,7 @@ pub struct ReportAnswer {
 
 /// An image in a warehouse: an item of the warehouse's `GET /images`, and what it keeps beside the bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StoredImage {
     /// The image id.
     pub id: ImageId,
@@ -257,6 +275,7 @@ pub struct StoredImage {
 
 /// One immutable record per written card.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CardRecord {
     /// The card's own identity.
     pub uid: ObjectId,
@@ -301,6 +320,7 @@ pub struct CardRecord {
 
 /// An item of `GET /slots`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SlotView {
     /// `{appliance}/{slot}`.
     pub id: String,

@@ -20,9 +20,21 @@ impl BadId {
     }
 }
 
-/// Serde by `Display` and `FromStr`, so that every id is a plain string on the wire.
+/// Serde by `Display` and `FromStr`, so that every id is a plain string on the wire; the pattern is for its description.
 macro_rules! serde_as_text {
-    ($type:ty) => {
+    ($type:ty, $pattern:expr) => {
+        #[cfg(feature = "schema")]
+        impl schemars::JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({"type": "string", "pattern": $pattern})
+            }
+        }
         impl serde::Serialize for $type {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -40,7 +52,7 @@ pub(crate) use serde_as_text;
 
 /// Fixed bytes written as lower-case hex.
 macro_rules! hex_id {
-    ($(#[$doc:meta])* $name:ident, $size:literal, $wanted:literal) => {
+    ($(#[$doc:meta])* $name:ident, $size:literal, $digits:literal, $wanted:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(pub [u8; $size]);
@@ -63,25 +75,25 @@ macro_rules! hex_id {
                 Ok(Self(bytes.try_into().map_err(|_| wrong())?))
             }
         }
-        serde_as_text!($name);
+        serde_as_text!($name, concat!("^[0-9a-f]{", $digits, "}$"));
     };
 }
 
 hex_id!(
     /// BLAKE3 of an image's index up to its signature: names content, map and chunk size.
-    ImageId, 32, "an image id (64 lower-case hex digits)"
+    ImageId, 32, 64, "an image id (64 lower-case hex digits)"
 );
 hex_id!(
     /// A BLAKE3 digest.
-    Digest, 32, "a BLAKE3 digest (64 lower-case hex digits)"
+    Digest, 32, 64, "a BLAKE3 digest (64 lower-case hex digits)"
 );
 hex_id!(
     /// First 8 bytes of BLAKE3 of the appliance's public key.
-    ApplianceId, 8, "an appliance id (16 lower-case hex digits)"
+    ApplianceId, 8, 16, "an appliance id (16 lower-case hex digits)"
 );
 hex_id!(
     /// First 8 bytes of BLAKE3 of a public key that signs indexes, tokens or passports.
-    KeyId, 8, "a key id (16 lower-case hex digits)"
+    KeyId, 8, 16, "a key id (16 lower-case hex digits)"
 );
 
 /// A lower-case ULID: the id of every object that has no name of its own.
@@ -118,7 +130,7 @@ impl FromStr for ObjectId {
         if id.to_string() == text { Ok(id) } else { Err(wrong()) }
     }
 }
-serde_as_text!(ObjectId);
+serde_as_text!(ObjectId, "^[0-7][0-9a-hjkmnp-tv-z]{25}$");
 
 /// An order.
 pub type OrderId = ObjectId;
@@ -167,11 +179,11 @@ impl FromStr for TaskId {
         if copy > 0 && id.to_string() == text { Ok(id) } else { Err(wrong()) }
     }
 }
-serde_as_text!(TaskId);
+serde_as_text!(TaskId, "^[0-7][0-9a-hjkmnp-tv-z]{25}-(image|[1-9][0-9]{0,9})$");
 
 /// A short lower-case name that is safe in topics, paths and host names.
 macro_rules! slug {
-    ($(#[$doc:meta])* $name:ident, $max:literal, $wanted:literal) => {
+    ($(#[$doc:meta])* $name:ident, $max:literal, $more:literal, $wanted:literal) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(String);
@@ -199,17 +211,17 @@ macro_rules! slug {
                 }
             }
         }
-        serde_as_text!($name);
+        serde_as_text!($name, concat!("^[a-z0-9][a-z0-9-]{0,", $more, "}$"));
     };
 }
 
 slug!(
     /// The slug that routes orders to workers and gives the sender's identity.
-    Channel, 40, "a channel slug (1 to 40 of a-z 0-9 -, not starting with -)"
+    Channel, 40, 39, "a channel slug (1 to 40 of a-z 0-9 -, not starting with -)"
 );
 slug!(
     /// A slot of an appliance: `s01`, `s02` … bound to a USB port path and LUN.
-    SlotId, 16, "a slot id (1 to 16 of a-z 0-9 -, not starting with -)"
+    SlotId, 16, 15, "a slot id (1 to 16 of a-z 0-9 -, not starting with -)"
 );
 
 impl SlotId {

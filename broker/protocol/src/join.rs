@@ -95,7 +95,7 @@ impl FromStr for JoinToken {
         }
     }
 }
-serde_as_text!(JoinToken);
+serde_as_text!(JoinToken, "^csj1[.]");
 
 #[cfg(test)]
 mod tests {

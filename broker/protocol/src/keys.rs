@@ -55,6 +55,7 @@ pub fn decode_signature(text: &str) -> Option<[u8; 64]> {
 
 /// What a public key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum KeyUse {
     /// Signs access tokens.
@@ -69,6 +70,7 @@ pub enum KeyUse {
 
 /// One published key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct PublicKey {
     /// Its id.
     pub kid: KeyId,
@@ -110,6 +112,7 @@ impl PublicKey {
 
 /// A principal whose older tokens no longer count.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RevokedSubject {
     /// Login name or appliance id.
     pub sub: String,
@@ -119,6 +122,7 @@ pub struct RevokedSubject {
 
 /// The answer of `GET /api/v1/keys`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct KeyList {
     /// All keys that are not forgotten yet.
     pub items: Vec<PublicKey>,

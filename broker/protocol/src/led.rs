@@ -7,6 +7,7 @@ use crate::message::SlotStatus;
 
 /// How a LED changes in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LedPattern {
     /// Dark.
@@ -39,6 +40,7 @@ pub enum LedPattern {
 
 /// Colour of a LED that has colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LedColour {
     /// No colour.
@@ -57,6 +59,7 @@ pub enum LedColour {
 
 /// What a slot's LED shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Led {
     /// Pattern.
     pub pattern: LedPattern,

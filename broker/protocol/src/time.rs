@@ -69,7 +69,7 @@ impl FromStr for Timestamp {
         Ok(Self::from_ms(u64::try_from(moment.as_millisecond()).map_err(|_| BadTimestamp)?))
     }
 }
-serde_as_text!(Timestamp);
+serde_as_text!(Timestamp, "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9:]+)$");
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ pub const MAX_TOKEN_SIZE: usize = 4096;
 
 /// Who somebody is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Runs the site: may everything.
@@ -39,6 +40,7 @@ pub enum Role {
 
 /// What an API key may do in its channels, below its role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ApiRight {
     /// See orders, slots, cards and boards. Every key may.

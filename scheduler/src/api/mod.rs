@@ -9,7 +9,9 @@ mod catalogue;
 mod error;
 mod health;
 mod live;
+mod openapi;
 mod orders;
+pub(crate) mod table;
 mod tasks;
 mod users;
 
@@ -37,11 +39,12 @@ impl Scheduler {
             .merge(tasks::routes())
             .merge(appliances::routes())
             .merge(live::routes())
+            .merge(openapi::routes())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::no_such_method);
         Router::new()
             .nest("/api/v1", api)
-            .merge(health::routes())
+            .merge(health::routes().method_not_allowed_fallback(error::no_such_method))
             .layer(middleware::from_fn(carry_through))
             .layer(DefaultBodyLimit::max(MAX_BODY))
             .layer(middleware::from_fn_with_state(self.clone(), count))

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use cardshop_protocol::ids::{ApplianceId, ObjectId, SlotId};
 use cardshop_protocol::message::{Fault, Remedy};
 use cardshop_protocol::time::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::order::Note;
@@ -31,7 +32,7 @@ const SLOTS_THAT_DOUBT_A_HUB: usize = 3;
 const MAX_SLOTS: usize = 256;
 
 /// Why a slot takes no cards.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Hold {
     /// For people.
     pub reason: String,

@@ -7,6 +7,7 @@ use cardshop_protocol::keys::PublicKey;
 use cardshop_protocol::message::{Copies, Hardware};
 use cardshop_protocol::time::Timestamp;
 use cardshop_protocol::token::{ApiRight, Role};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -37,7 +38,7 @@ pub(crate) struct Unique {
 }
 
 /// A channel: routes orders to workers and gives the sender's identity.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ChannelDocument {
     /// Its id.
     pub id: ObjectId,
@@ -58,7 +59,7 @@ pub struct ChannelDocument {
 }
 
 /// A size of card that is sold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Media {
     /// Its id.
     pub id: ObjectId,
@@ -73,7 +74,7 @@ pub struct Media {
 }
 
 /// A warehouse and the index keys pinned at first contact.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WarehouseDocument {
     /// Its id.
     pub id: ObjectId,
@@ -84,7 +85,7 @@ pub struct WarehouseDocument {
 }
 
 /// What an image is made from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Configuration {
     /// Its id.
     pub id: ObjectId,
@@ -224,7 +225,7 @@ pub(crate) struct CardDocument {
 }
 
 /// One line of an order's or the site's story.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Story {
     /// Its id.
     pub id: ObjectId,
@@ -246,7 +247,7 @@ pub struct Story {
 }
 
 /// Who changed what, from where.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Audit {
     /// Its id.
     pub id: ObjectId,

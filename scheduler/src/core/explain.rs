@@ -2,13 +2,14 @@
 
 use cardshop_protocol::ids::ApplianceId;
 use cardshop_protocol::time::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::documents::Story;
 use super::order::{Order, OrderKind, OrderStatus, TaskStatus, describe};
 
 /// Answer of `GET /orders/{id}/explain`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// The order.
     pub id: cardshop_protocol::ids::OrderId,

@@ -3,10 +3,11 @@
 
 use cardshop_protocol::ids::Channel;
 use cardshop_protocol::token::{ApiRight, Claims, Role};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Who is calling, proved by an access token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Principal {
     /// Login name or appliance id.
     pub sub: String,
@@ -28,9 +29,9 @@ pub struct Principal {
 /// What somebody wants to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// See orders, tasks, slots, cards, stories and the live stream.
+    /// See orders, slots, cards, stories and the live stream.
     Watch,
-    /// See appliances and configurations.
+    /// See tasks, appliances and configurations.
     Look,
     /// Place, cancel and retry orders; write configurations.
     Order,

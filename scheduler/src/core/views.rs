@@ -5,6 +5,7 @@ use cardshop_protocol::ids::{ApplianceId, Channel, ImageId, ObjectId, OrderId, S
 use cardshop_protocol::message::{Alert, Hardware, Info, Presence, WritePhase};
 use cardshop_protocol::time::Timestamp;
 use cardshop_protocol::token::{ApiRight, Role};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,7 +16,7 @@ use super::order::{
 };
 
 /// An order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OrderView {
     /// Its id.
     pub id: OrderId,
@@ -71,7 +72,7 @@ pub struct OrderView {
 }
 
 /// The creation task inside an order.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CreationView {
     /// Where it stands.
     pub status: TaskStatus,
@@ -136,7 +137,7 @@ impl OrderView {
 }
 
 /// Step of a task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Phase {
     /// Of a creation task.
@@ -146,7 +147,7 @@ pub enum Phase {
 }
 
 /// A task.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TaskView {
     /// Its id.
     pub id: TaskId,
@@ -224,7 +225,7 @@ impl TaskView {
 }
 
 /// An appliance.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ApplianceView {
     /// Its id.
     pub id: ApplianceId,
@@ -277,7 +278,7 @@ impl ApplianceView {
 }
 
 /// Whether a slot is held.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SlotHoldView {
     /// `{appliance}/{slot}`.
     pub id: String,
@@ -301,7 +302,7 @@ impl SlotHoldView {
 }
 
 /// The record of a written card.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CardView {
     /// Its own identity, as in the record.
     pub id: ObjectId,
@@ -321,7 +322,7 @@ impl From<CardDocument> for CardView {
 }
 
 /// A user, without its password.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct UserView {
     /// Its id.
     pub id: ObjectId,
@@ -351,7 +352,7 @@ impl From<&User> for UserView {
 }
 
 /// An API key, without its text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ApiKeyView {
     /// Its id.
     pub id: ObjectId,
@@ -390,7 +391,7 @@ impl From<&ApiKey> for ApiKeyView {
 }
 
 /// An API key with its text, which is told once. It is a secret, so this has no `Debug`.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, JsonSchema)]
 pub struct NewApiKey {
     /// The password; the user name is the key's name.
     pub key: String,
@@ -400,7 +401,7 @@ pub struct NewApiKey {
 }
 
 /// A join token, without its secret.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct JoinTokenView {
     /// Its id.
     pub id: ObjectId,
@@ -430,7 +431,7 @@ impl From<&JoinTokenDocument> for JoinTokenView {
 }
 
 /// A new join token: the only time its secret is shown.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 pub struct NewJoinToken {
     /// Its id.
     pub id: ObjectId,
@@ -443,7 +444,7 @@ pub struct NewJoinToken {
 }
 
 /// An image, as its orders know it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageView {
     /// Its id.
     pub id: ImageId,

@@ -129,6 +129,18 @@ impl Store {
         if self.is_healthy() { Ok(()) } else { Err(StoreError::Stopped) }
     }
 
+    /// A digest of everything: the same when nothing was changed.
+    #[cfg(test)]
+    pub(crate) fn fingerprint(&self) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        for entry in self.inner.tree.iter() {
+            let (key, value) = entry.expect("the store of a test can be read");
+            hasher.update(&(key.len() as u64).to_le_bytes()).update(&key);
+            hasher.update(&(value.len() as u64).to_le_bytes()).update(&value);
+        }
+        hasher.finalize()
+    }
+
     /// On return everything that was read before is on the disk: for who answers with what another has written.
     ///
     /// # Errors

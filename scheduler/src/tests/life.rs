@@ -185,7 +185,7 @@ async fn a_slot_in_which_two_cards_fail_is_held_until_an_operator_lets_it_go_on(
     let other = site.user("other", "operator", &["north"]).await;
     let order = site.order(&site.admin, json!({})).await;
     site.create_image(&creator, 1 << 20).await;
-    let mut bench = site.appliance(1).await;
+    let bench = site.appliance(1).await;
     let lease = site.leases(bench.id).await.remove(0);
     let held = async |site: &Site| {
         site.scheduler.plan_leases().await.unwrap();

@@ -3,11 +3,15 @@
 
 mod accounts;
 mod api_keys;
+mod bad_requests;
 mod events;
 mod join;
 mod life;
 mod link;
 mod live;
+mod matrix;
+mod metrics;
+mod openapi;
 mod orders;
 
 use std::collections::BTreeMap;

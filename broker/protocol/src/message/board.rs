@@ -7,6 +7,7 @@ use crate::ids::{Channel, OrderId};
 
 /// `board/{channel}`: totals for screens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Board {
     /// Version.
     #[serde(default = "version")]
@@ -25,6 +26,7 @@ pub struct Board {
 
 /// `order/{channel}/{id}`: an order as integrators see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct OrderMessage {
     /// Version.
     #[serde(default = "version")]

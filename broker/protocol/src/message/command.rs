@@ -7,6 +7,7 @@ use crate::ids::{ObjectId, SlotId};
 
 /// `appliance/{id}/cmd`: a reflex, void after its deadline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Command {
     /// Version.
     #[serde(default = "version")]
@@ -22,6 +23,7 @@ pub struct Command {
 
 /// What a command asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "cmd", rename_all = "snake_case")]
 pub enum Action {
     /// Strobe the slot's LED for 10 s.
@@ -54,6 +56,7 @@ pub enum Action {
 
 /// `appliance/{id}/cmd/reply`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CommandReply {
     /// Version.
     #[serde(default = "version")]

@@ -9,6 +9,7 @@ use crate::time::Timestamp;
 
 /// How a card is cleared before it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Wipe {
     /// Discard what is not mapped, where the device can.
@@ -22,6 +23,7 @@ pub enum Wipe {
 
 /// How much is read back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verify {
     /// Every mapped byte.
@@ -35,6 +37,7 @@ pub enum Verify {
 
 /// When a card with somebody's data asks before it is erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Confirm {
     /// Never.
@@ -48,6 +51,7 @@ pub enum Confirm {
 
 /// `appliance/{id}/desired`: all an appliance should do; complete, so a repeated message changes nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Desired {
     /// Version.
     #[serde(default = "version")]
@@ -67,6 +71,7 @@ pub struct Desired {
 
 /// Settings of an appliance.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Settings {
     /// When to ask before erasing.
     #[serde(default)]
@@ -87,6 +92,7 @@ pub struct Settings {
 
 /// A slot as the scheduler wants it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DesiredSlot {
     /// Slot id.
     pub slot: SlotId,
@@ -100,6 +106,7 @@ pub struct DesiredSlot {
 
 /// Copy numbers, both included, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Copies {
     /// First copy.
     pub first: u32,
@@ -120,6 +127,7 @@ impl Copies {
 
 /// "Up to N copies of this image until T." Copies of live leases of one order never overlap.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lease {
     /// Its id.
     pub lease: LeaseId,
@@ -156,6 +164,7 @@ pub struct Lease {
 
 /// `appliance/{id}/reported`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Reported {
     /// Version.
     #[serde(default = "version")]
@@ -172,6 +181,7 @@ pub struct Reported {
 
 /// What a lease has used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct LeaseUse {
     /// Which lease.
     pub lease: LeaseId,

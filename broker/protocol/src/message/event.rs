@@ -9,6 +9,7 @@ use crate::time::Timestamp;
 
 /// `appliance/{id}/event`: one fact of the outbox.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
     /// Version.
     #[serde(default = "version")]
@@ -24,6 +25,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Fact {
     /// The agent started.
@@ -89,6 +91,7 @@ pub enum Fact {
 
 /// What follows a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Remedy {
     /// Do it again on the same card.
@@ -105,6 +108,7 @@ pub enum Remedy {
 
 /// `appliance/{id}/event/ack`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Ack {
     /// Version.
     #[serde(default = "version")]

@@ -10,6 +10,7 @@ use crate::time::Timestamp;
 
 /// What a passport file of a card says (`CARD.JSN`), signed by the appliance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Passport {
     /// Version.
     #[serde(default = "version")]

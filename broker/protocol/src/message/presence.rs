@@ -8,6 +8,7 @@ use crate::time::Timestamp;
 
 /// What an appliance, or the server, says of its presence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Presence {
     /// Connected and working.
@@ -23,6 +24,7 @@ pub enum Presence {
 /// `server/status` and `appliance/{id}/status`. A message with a lower `session` than the last is ignored, so
 /// that an old connection's will cannot overwrite a newer birth.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct StatusMessage {
     /// Version.
     #[serde(default = "version")]
@@ -35,6 +37,7 @@ pub struct StatusMessage {
 
 /// `server/time`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TimeMessage {
     /// Version.
     #[serde(default = "version")]
@@ -45,6 +48,7 @@ pub struct TimeMessage {
 
 /// `appliance/{id}/info`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Info {
     /// Version.
     #[serde(default = "version")]
@@ -64,6 +68,7 @@ pub struct Info {
 
 /// What a machine is, for people.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Hardware {
     /// Make and model.
     pub model: String,
@@ -75,6 +80,7 @@ pub struct Hardware {
 
 /// One slot in [`Info`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SlotInfo {
     /// Slot id.
     pub slot: SlotId,
@@ -86,6 +92,7 @@ pub struct SlotInfo {
 
 /// `appliance/{id}/health`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Health {
     /// Version.
     #[serde(default = "version")]
@@ -106,6 +113,7 @@ pub struct Health {
 
 /// `appliance/{id}/alert/{code}`; an empty payload clears it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Alert {
     /// Version.
     #[serde(default = "version")]

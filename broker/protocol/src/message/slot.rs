@@ -9,6 +9,7 @@ use crate::time::Timestamp;
 
 /// What a slot is doing. Overlays (identify, not enrolled, offline) are the LED's, not states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SlotStatus {
     /// The reader is not plugged in.
@@ -69,6 +70,7 @@ impl SlotStatus {
 
 /// `appliance/{id}/slot/{slot}/state`. A message with an older generation `(boot, n)` is ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct SlotState {
     /// Version.
     #[serde(default = "version")]
@@ -115,6 +117,7 @@ impl SlotState {
 
 /// What is known of a card in a slot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CardFacts {
     /// Size, bytes.
     pub size: u64,
@@ -128,6 +131,7 @@ pub struct CardFacts {
 
 /// A translation key with its values.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "code", rename_all = "snake_case")]
 pub enum Sentence {
     /// Insert a card of at least this size.
@@ -182,6 +186,7 @@ pub enum Sentence {
 
 /// A named failure of a card, slot or image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Fault {
     /// Its name: `verify_mismatch`, `card_removed`, `io_error` …
     pub code: String,
@@ -194,6 +199,7 @@ pub struct Fault {
 
 /// A write task's step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WritePhase {
     /// Looking at the card.
@@ -208,6 +214,7 @@ pub enum WritePhase {
 
 /// `appliance/{id}/slot/{slot}/progress`, at most 1 Hz.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Progress {
     /// Version.
     #[serde(default = "version")]

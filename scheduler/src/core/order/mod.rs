@@ -38,6 +38,7 @@ use std::collections::BTreeMap;
 use cardshop_protocol::api::CreationPhase;
 use cardshop_protocol::ids::{ApplianceId, Channel, ImageId, LeaseId, ObjectId, OrderId, SlotId};
 use cardshop_protocol::time::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -53,7 +54,7 @@ const MAX_HISTORY: usize = 64;
 const MAX_SHIPMENTS: usize = 200;
 
 /// What a client gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderKind {
     /// Cards in a parcel.
@@ -63,7 +64,7 @@ pub enum OrderKind {
 }
 
 /// Where an order stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OrderStatus {
     /// Waits for a creator.
@@ -112,7 +113,7 @@ impl OrderStatus {
 }
 
 /// Where a task stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskStatus {
     /// Waits for a worker.
@@ -179,7 +180,7 @@ pub struct Write {
 }
 
 /// The image of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OrderImage {
     /// Its id.
     pub id: ImageId,
@@ -190,7 +191,7 @@ pub struct OrderImage {
 }
 
 /// The size of card that was ordered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OrderedMedia {
     /// Catalogue entry.
     pub id: ObjectId,
@@ -201,7 +202,7 @@ pub struct OrderedMedia {
 }
 
 /// Cards that left together.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Shipment {
     /// How many.
     pub count: u32,
@@ -223,7 +224,7 @@ pub struct Cancel {
 }
 
 /// Its image is not what its index says: nobody fetches or writes it until a person lets it go on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageHold {
     /// What was found.
     pub reason: String,
@@ -234,7 +235,7 @@ pub struct ImageHold {
 }
 
 /// A status and since when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StatusChange {
     /// The status.
     pub status: OrderStatus,

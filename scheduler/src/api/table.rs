@@ -1,0 +1,348 @@
+//! Every route in one table: method, path, who may, what goes in and comes out. `openapi` describes the API from it,
+//! and tests walk it: a route that is missing here, or here and not served, fails one. It decides nothing: functions
+//! of [`crate::Scheduler`] ask for rights themselves, and the tests show that they ask for what stands here.
+
+use cardshop_protocol::api::{
+    ApplianceLogin, Claim, CreationReport, CreationTask, Join, JoinAnswer, Login, NonceAnswer, NonceRequest,
+    Page, Refresh, ReportAnswer, SlotView, TokenPair,
+};
+use cardshop_protocol::keys::KeyList;
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+use crate::core::documents::{Audit, ChannelDocument, Configuration, Media, Story, WarehouseDocument};
+use crate::core::explain::Explanation;
+use crate::core::order::OrderStatus;
+use crate::core::rights::{Action, Principal};
+use crate::core::views::{
+    ApiKeyView, ApplianceView, CardView, ImageView, JoinTokenView, NewApiKey, NewJoinToken, OrderView,
+    SlotHoldView, TaskView, UserView,
+};
+
+/// Makes a schema.
+pub(crate) type Shape = fn(&mut SchemaGenerator) -> Schema;
+
+/// Methods of this API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Method {
+    Get,
+    Post,
+}
+
+/// Who may call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Anybody, without a token.
+    Open,
+    /// Everybody with a token.
+    Known,
+    /// Whoever may do this.
+    May(Action),
+}
+
+/// What comes back.
+#[derive(Clone, Copy)]
+pub(crate) enum Answer {
+    /// JSON, with this status.
+    Json(u16, Shape),
+    /// JSON, or nothing with 204.
+    Maybe(Shape),
+    /// JSON with 200, or with 503 when something is away.
+    Health(Shape),
+    /// Text of this type.
+    Text(&'static str),
+}
+
+/// A parameter of the query, all of which may be left out.
+pub(crate) type Parameter = (&'static str, Shape);
+
+/// One route.
+#[derive(Clone, Copy)]
+pub(crate) struct Operation {
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    pub(crate) access: Access,
+    pub(crate) summary: &'static str,
+    pub(crate) query: &'static [Parameter],
+    pub(crate) body: Option<Shape>,
+    /// Takes an `Idempotency-Key`.
+    pub(crate) once: bool,
+    pub(crate) answer: Answer,
+}
+
+use Access::{Known, May, Open};
+use Action::{Administer, Create, Enrol, Look, Order, Ship, Tend, Watch};
+
+const fn get(path: &'static str, access: Access, summary: &'static str, shape: Shape) -> Operation {
+    let answer = Answer::Json(200, shape);
+    Operation { method: Method::Get, path, access, summary, query: &[], body: None, once: false, answer }
+}
+
+const fn list(path: &'static str, access: Access, summary: &'static str, shape: Shape) -> Operation {
+    Operation { query: PAGE, ..get(path, access, summary, shape) }
+}
+
+/// Acts on what its path names.
+const fn act(path: &'static str, access: Access, summary: &'static str, shape: Shape) -> Operation {
+    Operation { method: Method::Post, ..get(path, access, summary, shape) }
+}
+
+const fn with(operation: Operation, body: Shape) -> Operation {
+    Operation { body: Some(body), ..operation }
+}
+
+/// Makes an object.
+const fn make(
+    path: &'static str,
+    access: Access,
+    summary: &'static str,
+    body: Shape,
+    shape: Shape,
+) -> Operation {
+    let answer = Answer::Json(201, shape);
+    Operation { once: true, answer, ..with(act(path, access, summary, shape), body) }
+}
+
+/// All of them. Paths are below the server's address.
+pub(crate) const OPERATIONS: &[Operation] = &[
+    Operation { answer: Answer::Health(health), ..get("/health", Open, "Whether all parts work", health) },
+    Operation {
+        answer: Answer::Text("text/plain"),
+        ..get("/metrics", Open, "Counters, for Prometheus", text)
+    },
+    get("/api/v1/openapi.json", Open, "This description", any),
+    get("/api/v1/keys", Open, "Keys that sign, and whose tokens ended", of::<KeyList>),
+    with(act("/api/v1/auth/login", Open, "Log in with a password", of::<TokenPair>), of::<Login>),
+    with(
+        act("/api/v1/auth/refresh", Open, "Change a refresh token for the next", of::<TokenPair>),
+        of::<Refresh>,
+    ),
+    with(
+        act("/api/v1/auth/nonce", Open, "What an appliance is to sign", of::<NonceAnswer>),
+        of::<NonceRequest>,
+    ),
+    with(act("/api/v1/auth/appliance", Open, "Log in with a key", of::<TokenPair>), of::<ApplianceLogin>),
+    with(act("/api/v1/join", Open, "Ask to join, with a join token", of::<JoinAnswer>), of::<Join>),
+    get("/api/v1/join/{appliance}", Open, "Whether an appliance is approved", of::<JoinAnswer>),
+    get("/api/v1/me", Known, "Who calls", of::<Principal>),
+    with(act("/api/v1/me/password", Known, "Change the own password", of::<UserView>), own_password),
+    list("/api/v1/channels", May(Watch), "Channels of the caller", of::<Page<ChannelDocument>>),
+    make("/api/v1/channels", May(Administer), "Make a channel", channel, of::<ChannelDocument>),
+    list("/api/v1/media", May(Watch), "The catalogue of cards", of::<Page<Media>>),
+    list("/api/v1/warehouses", May(Watch), "The warehouses", of::<Page<WarehouseDocument>>),
+    list("/api/v1/configurations", May(Look), "Configurations, newest first", of::<Page<Configuration>>),
+    make("/api/v1/configurations", May(Order), "Make a configuration", configuration, of::<Configuration>),
+    get("/api/v1/configurations/{id}", May(Look), "One configuration", of::<Configuration>),
+    Operation {
+        query: ORDER_PAGE,
+        ..list("/api/v1/events", May(Watch), "What happened, of one order or all", of::<Page<Story>>)
+    },
+    list("/api/v1/audit", May(Administer), "Who changed what, newest first", of::<Page<Audit>>),
+    list("/api/v1/users", May(Administer), "Users", of::<Page<UserView>>),
+    make("/api/v1/users", May(Administer), "Make a user", user, of::<UserView>),
+    act("/api/v1/users/{id}/disable", May(Administer), "Lock a user out", of::<UserView>),
+    act("/api/v1/users/{id}/enable", May(Administer), "Let a user in again", of::<UserView>),
+    with(
+        act("/api/v1/users/{id}/password", May(Administer), "Give a user another password", of::<UserView>),
+        new_password,
+    ),
+    list("/api/v1/api-keys", May(Enrol), "API keys", of::<Page<ApiKeyView>>),
+    make("/api/v1/api-keys", May(Enrol), "Make an API key", api_key, of::<NewApiKey>),
+    act("/api/v1/api-keys/{id}/revoke", May(Enrol), "End an API key for good", of::<ApiKeyView>),
+    Operation {
+        query: &[LIMIT, CURSOR, ("status", of::<OrderStatus>)],
+        ..list("/api/v1/orders", May(Watch), "Orders, newest first", of::<Page<OrderView>>)
+    },
+    make("/api/v1/orders", May(Order), "Place an order", order, of::<OrderView>),
+    get("/api/v1/orders/{id}", May(Watch), "One order", of::<OrderView>),
+    act("/api/v1/orders/{id}/cancel", May(Order), "End an order", of::<OrderView>),
+    act("/api/v1/orders/{id}/retry", May(Order), "Another try of what failed or is held", of::<OrderView>),
+    act("/api/v1/orders/{id}/expire", May(Order), "End the link now", of::<OrderView>),
+    act("/api/v1/orders/{id}/extend", May(Order), "Keep the link longer", of::<OrderView>),
+    with(act("/api/v1/orders/{id}/ship", May(Ship), "Say what was sent", of::<OrderView>), shipment),
+    get("/api/v1/orders/{id}/explain", May(Watch), "The order's story in sentences", of::<Explanation>),
+    list("/api/v1/images", May(Watch), "Images of orders", of::<Page<ImageView>>),
+    Operation {
+        query: ORDER_PAGE,
+        ..list("/api/v1/cards", May(Watch), "Written cards", of::<Page<CardView>>)
+    },
+    get("/api/v1/cards/{uid}", May(Watch), "One card", of::<CardView>),
+    Operation { query: ORDER_PAGE, ..list("/api/v1/tasks", May(Look), "Tasks", of::<Page<TaskView>>) },
+    Operation {
+        answer: Answer::Maybe(of::<CreationTask>),
+        ..with(act("/api/v1/tasks/claim", May(Create), "Take a creation task", any), of::<Claim>)
+    },
+    with(
+        act("/api/v1/tasks/{id}/report", May(Create), "Say how a task goes", of::<ReportAnswer>),
+        of::<CreationReport>,
+    ),
+    list("/api/v1/appliances", May(Look), "Appliances", of::<Page<ApplianceView>>),
+    get("/api/v1/appliances/{id}", May(Look), "One appliance", of::<ApplianceView>),
+    with(act("/api/v1/appliances/{id}/approve", May(Enrol), "Let it work", of::<ApplianceView>), channels),
+    act("/api/v1/appliances/{id}/reject", May(Enrol), "Refuse it, or take it out", of::<ApplianceView>),
+    list("/api/v1/join-tokens", May(Enrol), "Join tokens", of::<Page<JoinTokenView>>),
+    make("/api/v1/join-tokens", May(Enrol), "Make a join token", channels, of::<NewJoinToken>),
+    list("/api/v1/slots", May(Watch), "Slots and what they do", of::<Page<SlotView>>),
+    with(
+        act("/api/v1/slots/{appliance}/{slot}/hold", May(Tend), "Give a slot no cards", of::<SlotHoldView>),
+        hold,
+    ),
+    act("/api/v1/slots/{appliance}/{slot}/resume", May(Tend), "Let a held slot go on", of::<SlotHoldView>),
+    Operation {
+        query: &[("last_event_id", number)],
+        answer: Answer::Text("text/event-stream"),
+        ..get("/api/v1/live", May(Watch), "What changes, as server-sent events", text)
+    },
+];
+
+const LIMIT: Parameter = ("limit", limit);
+const CURSOR: Parameter = ("cursor", cursor);
+const PAGE: &[Parameter] = &[LIMIT, CURSOR];
+const ORDER_PAGE: &[Parameter] = &[LIMIT, CURSOR, ("order", of::<cardshop_protocol::ids::ObjectId>)];
+
+fn of<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+fn any(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object"})
+}
+
+fn text(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string"})
+}
+
+fn number(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 0, "maximum": u64::MAX})
+}
+
+fn limit(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "minimum": 0, "maximum": 1_000_000})
+}
+
+fn cursor(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "pattern": "^[!-~]{1,128}$"})
+}
+
+fn health(_: &mut SchemaGenerator) -> Schema {
+    let word = || serde_json::json!({"enum": ["ok", "failed"]});
+    json_schema!({
+        "type": "object",
+        "required": ["status", "components", "version"],
+        "properties": {
+            "status": word(),
+            "components": {"type": "object", "additionalProperties": word()},
+            "version": {"type": "string"},
+        },
+    })
+}
+
+// Bodies that are read field by field, so that an error names the field. A field that is null counts as left out.
+
+fn slug_list() -> serde_json::Value {
+    serde_json::json!({"type": ["array", "null"], "items": {"type": "string"}})
+}
+
+fn own_password(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["old", "new"],
+        "properties": {"old": {"type": "string"}, "new": {"type": "string"}},
+    })
+}
+
+fn new_password(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "required": ["password"], "properties": {"password": {"type": "string"}},
+    })
+}
+
+fn channel(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["slug"],
+        "properties": {
+            "slug": {"type": "string"},
+            "name": {"type": ["string", "null"]},
+            "active": {"type": ["boolean", "null"]},
+            "private": {"type": ["boolean", "null"]},
+            "sender_name": {"type": ["string", "null"]},
+            "sender_address": {"type": ["string", "null"]},
+            "sender_email": {"type": ["string", "null"]},
+        },
+    })
+}
+
+fn configuration(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["name", "recipe"],
+        "properties": {
+            "name": {"type": "string", "minLength": 1},
+            "recipe": {"type": "object"},
+            "channel": {"type": ["string", "null"]},
+        },
+    })
+}
+
+fn user(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["username", "password", "role"],
+        "properties": {
+            "username": {"type": "string"},
+            "password": {"type": "string"},
+            "role": {"enum": ["staff", "manager", "operator", "creator", "integrator"]},
+            "channels": slug_list(),
+        },
+    })
+}
+
+fn api_key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {"type": "string"},
+            "rights": {"type": ["array", "null"], "items": {"enum": ["watch", "order", "ship"]}},
+            "channels": slug_list(),
+            "days": {"type": ["integer", "null"], "minimum": 1, "maximum": 1825},
+        },
+    })
+}
+
+fn order(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["configuration"],
+        "properties": {
+            "configuration": {"type": "string"},
+            "kind": {"enum": ["physical", "virtual", null]},
+            "media": {"type": ["string", "integer", "null"]},
+            "quantity": {"type": ["integer", "null"], "minimum": 1, "maximum": crate::core::order::MAX_QUANTITY},
+            "recipient": {"type": ["object", "string", "null"]},
+            "channel": {"type": ["string", "null"]},
+            "warehouse": {"type": ["string", "null"]},
+            "mirrors": {"type": ["array", "null"], "items": {"type": "string"}},
+            "name": {"type": ["string", "null"]},
+            "priority": {"type": ["integer", "null"], "minimum": i32::MIN, "maximum": i32::MAX},
+        },
+    })
+}
+
+fn shipment(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "count": {"type": ["integer", "null"], "minimum": 1, "maximum": crate::core::order::MAX_QUANTITY},
+            "tracking": {"type": ["string", "null"]},
+        },
+    })
+}
+
+fn channels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "properties": {"channels": slug_list()}})
+}
+
+fn hold(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "properties": {"reason": {"type": ["string", "null"]}}})
+}
