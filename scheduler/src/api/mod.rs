@@ -11,6 +11,7 @@ mod health;
 mod live;
 mod openapi;
 mod orders;
+mod organizations;
 pub(crate) mod table;
 mod tasks;
 mod users;
@@ -36,6 +37,7 @@ impl Scheduler {
             .merge(users::routes())
             .merge(api_keys::routes())
             .merge(orders::routes())
+            .merge(organizations::routes())
             .merge(tasks::routes())
             .merge(appliances::routes())
             .merge(live::routes())

@@ -13,6 +13,7 @@ use crate::core::documents::{Audit, ChannelDocument, Configuration, Media, Story
 use crate::core::explain::Explanation;
 use crate::core::order::OrderStatus;
 use crate::core::rights::{Action, Principal};
+use crate::core::units::Organization;
 use crate::core::views::{
     ApiKeyView, ApplianceView, CardView, ImageView, JoinTokenView, NewApiKey, NewJoinToken, OrderView,
     SlotHoldView, TaskView, UserView,
@@ -137,6 +138,12 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         ..list("/api/v1/events", May(Watch), "What happened, of one order or all", of::<Page<Story>>)
     },
     list("/api/v1/audit", May(Administer), "Who changed what, newest first", of::<Page<Audit>>),
+    list("/api/v1/organizations", May(Watch), "Organizations: the own one, or all", of::<Page<Organization>>),
+    make("/api/v1/organizations", May(Administer), "Make an organization", organization, of::<Organization>),
+    with(
+        act("/api/v1/organizations/{id}/units", May(Administer), "Add or take units", of::<Organization>),
+        units,
+    ),
     list("/api/v1/users", May(Administer), "Users", of::<Page<UserView>>),
     make("/api/v1/users", May(Administer), "Make a user", user, of::<UserView>),
     act("/api/v1/users/{id}/disable", May(Administer), "Lock a user out", of::<UserView>),
@@ -293,6 +300,33 @@ fn user(_: &mut SchemaGenerator) -> Schema {
             "password": {"type": "string"},
             "role": {"enum": ["staff", "manager", "operator", "creator", "integrator"]},
             "channels": slug_list(),
+            "organization": {"type": ["string", "null"]},
+        },
+    })
+}
+
+fn organization(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {"type": "string", "minLength": 1},
+            "channel": {"type": ["string", "null"]},
+            "warehouses": {"type": ["array", "null"], "items": {"type": "string"}},
+            "language": {"enum": ["en", "fr", null]},
+            "units": {"type": ["integer", "null"], "minimum": 0, "maximum": crate::core::units::MAX_UNITS},
+            "several_orders": {"type": ["boolean", "null"]},
+        },
+    })
+}
+
+fn units(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["add"],
+        "properties": {
+            "add": {"type": "integer", "minimum": i64::MIN, "maximum": i64::MAX},
+            "reason": {"type": ["string", "null"]},
         },
     })
 }

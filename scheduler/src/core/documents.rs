@@ -21,6 +21,9 @@ pub(crate) struct User {
     pub(crate) password: String,
     pub(crate) role: Role,
     pub(crate) channels: Vec<Channel>,
+    /// Who pays for its orders.
+    #[serde(default)]
+    pub(crate) organization: Option<ObjectId>,
     pub(crate) disabled: bool,
     /// Tokens with a lower epoch are refused.
     pub(crate) epoch: u64,

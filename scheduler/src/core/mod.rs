@@ -12,4 +12,5 @@ pub mod order;
 pub(crate) mod picture;
 pub mod rights;
 pub(crate) mod throttle;
+pub mod units;
 pub mod views;

@@ -34,6 +34,12 @@ pub struct OrderView {
     pub media: Option<OrderedMedia>,
     /// Cards asked for.
     pub quantity: u32,
+    /// Who pays for it.
+    #[serde(default)]
+    pub organization: Option<ObjectId>,
+    /// Units it holds of what it costs.
+    #[serde(default)]
+    pub units: u64,
     /// Cards verified.
     pub verified: u32,
     /// Cards shipped.
@@ -108,6 +114,8 @@ impl OrderView {
             configuration: order.configuration,
             media: order.media.clone(),
             quantity: order.quantity,
+            organization: order.organization,
+            units: order.units_held,
             verified: order.verified(),
             shipped: order.shipped(),
             spare: order.spare,
@@ -332,6 +340,9 @@ pub struct UserView {
     pub role: Role,
     /// Channels it works for.
     pub channels: Vec<Channel>,
+    /// Who pays for its orders.
+    #[serde(default)]
+    pub organization: Option<ObjectId>,
     /// May not log in.
     pub disabled: bool,
     /// When it was made.
@@ -345,6 +356,7 @@ impl From<&User> for UserView {
             username: user.username.clone(),
             role: user.role,
             channels: user.channels.clone(),
+            organization: user.organization,
             disabled: user.disabled,
             created: user.created,
         }

@@ -23,6 +23,7 @@ pub(crate) mod link;
 pub(crate) mod live;
 pub(crate) mod metrics;
 pub(crate) mod orders;
+pub(crate) mod organizations;
 pub(crate) mod paging;
 pub(crate) mod passwords;
 pub(crate) mod planner;

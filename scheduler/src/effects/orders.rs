@@ -54,6 +54,7 @@ impl Scheduler {
             let mut notes = Vec::new();
             let answer = order.step(now, input.clone(), &mut notes)?;
             let mut batch = Batch::new();
+            self.settle_units(&mut order, None, &mut notes, &mut batch)?;
             let changed = order != stored.value;
             if changed {
                 batch.update(&stored, &order);
@@ -102,6 +103,22 @@ impl Scheduler {
         if let Some(answer) = self.answered(once.as_ref()).await? {
             return Ok(answer);
         }
+        for _ in 0..MAX_TRIES {
+            match self.place_order(caller, body.clone(), once.clone()).await {
+                // Another order of the organization was placed meanwhile.
+                Err(SchedulerError::Store(StoreError::Conflict { .. })) => continue,
+                other => return other,
+            }
+        }
+        Err(SchedulerError::Busy)
+    }
+
+    async fn place_order(
+        &self,
+        caller: &Principal,
+        body: Value,
+        once: Option<Once>,
+    ) -> Result<OrderView, SchedulerError> {
         let (mut order, recipe) = self.read_order(caller, body)?;
         let mut notes = vec![Note {
             kind: "created",
@@ -111,6 +128,7 @@ impl Scheduler {
         let now = self.now();
         order.step(now, Input::Tick, &mut notes)?;
         let mut batch = self.audited(caller, "order.create", &order.id.to_string());
+        self.charge_new_order(caller, &mut order, &mut notes, &mut batch)?;
         batch.create(&order).create(&OrderRecipe { order: order.id, recipe });
         self.add_story(&order, notes, &mut batch);
         let view = OrderView::new(&order, now);
@@ -137,7 +155,8 @@ impl Scheduler {
         if recipient.to_string().len() > MAX_RECIPIENT {
             return Err(InvalidField::new("recipient", format!("has more than {MAX_RECIPIENT} bytes")).into());
         }
-        let warehouse = self.read_warehouse(&mut fields)?;
+        let own = self.organization_of(caller)?.map(|o| o.value.warehouses).unwrap_or_default();
+        let warehouse = self.read_warehouse(&mut fields, &own)?;
         let order = Order {
             id,
             name: fields.text("name", MAX_NAME)?.unwrap_or_else(|| configuration.name.clone()),
@@ -146,8 +165,11 @@ impl Scheduler {
             configuration: configuration.id,
             media: self.read_media(&mut fields)?,
             quantity,
+            organization: None,
+            units: 0,
+            units_held: 0,
             recipient,
-            mirrors: self.read_mirrors(&mut fields, &warehouse)?,
+            mirrors: self.read_mirrors(&mut fields, &warehouse, &own)?,
             warehouse,
             priority: fields.optional("priority")?.unwrap_or(0),
             created: self.now(),
@@ -212,37 +234,61 @@ impl Scheduler {
         Ok(Some(OrderedMedia { id: found.id, name: found.name.clone(), usable_bytes: found.usable_bytes }))
     }
 
-    /// A warehouse by id or address; the first of the configuration when nobody says.
-    fn read_warehouse(&self, fields: &mut Fields) -> Result<String, SchedulerError> {
+    /// A warehouse by id or address; when nobody says the first of the organization, or of the site.
+    fn read_warehouse(&self, fields: &mut Fields, own: &[ObjectId]) -> Result<String, SchedulerError> {
         let wanted = fields.text("warehouse", 500)?;
         let all = self.all::<WarehouseDocument>(None)?;
         let found = match wanted {
             Some(text) => named(&all, &text),
             None => {
                 let first = self.inner.config.warehouses.first();
-                all.iter().find(|w| Some(&w.url) == first).or(all.first())
+                let own = own.first().and_then(|id| all.iter().find(|w| w.id == *id));
+                own.or(all.iter().find(|w| Some(&w.url) == first)).or(all.first())
             }
         };
         let found = found.ok_or_else(|| InvalidField::new("warehouse", "there is no such warehouse"))?;
         Ok(found.url.clone())
     }
 
-    /// Further warehouses by id or address, without the first and each once.
-    fn read_mirrors(&self, fields: &mut Fields, first: &str) -> Result<Vec<String>, SchedulerError> {
-        let wanted = fields.optional::<Vec<String>>("mirrors")?.unwrap_or_default();
+    /// Further warehouses, without the first and each once; those of the organization when nobody says.
+    fn read_mirrors(
+        &self,
+        fields: &mut Fields,
+        first: &str,
+        own: &[ObjectId],
+    ) -> Result<Vec<String>, SchedulerError> {
+        let mut mirrors = match self.read_warehouses("mirrors", fields)? {
+            Some(mirrors) => mirrors,
+            None => {
+                let mut all = self.all::<WarehouseDocument>(None)?;
+                all.retain(|w| own.contains(&w.id));
+                all
+            }
+        };
+        mirrors.retain(|w| w.url != first);
+        Ok(mirrors.into_iter().map(|w| w.url).collect())
+    }
+
+    /// Warehouses by id or address, each once.
+    pub(crate) fn read_warehouses(
+        &self,
+        field: &'static str,
+        fields: &mut Fields,
+    ) -> Result<Option<Vec<WarehouseDocument>>, SchedulerError> {
+        let Some(wanted) = fields.optional::<Vec<String>>(field)? else { return Ok(None) };
         if wanted.len() > MAX_MIRRORS {
-            return Err(InvalidField::new("mirrors", format!("are more than {MAX_MIRRORS}")).into());
+            return Err(InvalidField::new(field, format!("are more than {MAX_MIRRORS}")).into());
         }
         let all = self.all::<WarehouseDocument>(None)?;
-        let mut mirrors = Vec::new();
+        let mut found: Vec<WarehouseDocument> = Vec::new();
         for text in &wanted {
             let reason = || format!("{text:?} is no warehouse");
-            let found = named(&all, text).ok_or_else(|| InvalidField::new("mirrors", reason()))?;
-            if found.url != first && !mirrors.contains(&found.url) {
-                mirrors.push(found.url.clone());
+            let warehouse = named(&all, text).ok_or_else(|| InvalidField::new(field, reason()))?;
+            if found.iter().all(|w| w.id != warehouse.id) {
+                found.push(warehouse.clone());
             }
         }
-        Ok(mirrors)
+        Ok(Some(found))
     }
 
     /// Orders of the caller's channels, newest first; `status` narrows them.

@@ -124,6 +124,7 @@ impl Scheduler {
             password: self.inner.passwords.hash(password.clone()).await?,
             role: Role::Staff,
             channels: Vec::new(),
+            organization: None,
             disabled: false,
             epoch: 0,
             epoch_raised: None,

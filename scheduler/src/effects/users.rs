@@ -13,6 +13,7 @@ use super::passwords::random_password;
 use crate::core::documents::{DEFAULT_CHANNEL, Unique, User};
 use crate::core::fields::{Fields, InvalidField};
 use crate::core::rights::{Action, Principal};
+use crate::core::units::Organization;
 use crate::core::views::UserView;
 use crate::store::{Batch, StoreError};
 use crate::{Scheduler, SchedulerError};
@@ -29,8 +30,10 @@ pub struct NewUser {
     pub password: String,
     /// Role.
     pub role: Role,
-    /// Channels; empty means all for staff and creators, `default` for others.
+    /// Channels; empty means the organization's, or all for staff and creators, `default` for others.
     pub channels: Vec<Channel>,
+    /// Who pays for its orders; without, they cost nothing.
+    pub organization: Option<ObjectId>,
 }
 
 impl NewUser {
@@ -40,6 +43,7 @@ impl NewUser {
             password: fields.required("password")?,
             role: fields.required("role")?,
             channels: channel_list(&mut fields, "channels")?.unwrap_or_default(),
+            organization: fields.optional("organization")?,
         })
     }
 
@@ -83,6 +87,14 @@ impl Scheduler {
             return Ok(answer);
         }
         new.check()?;
+        if let Some(id) = new.organization {
+            let found = self.inner.store.get::<Organization>(&id.to_string())?;
+            let found =
+                found.ok_or_else(|| InvalidField::new("organization", "there is no such organization"))?;
+            if new.channels.is_empty() {
+                new.channels = vec![found.value.channel];
+            }
+        }
         if new.channels.is_empty() && !matches!(new.role, Role::Staff | Role::Creator) {
             new.channels = vec![DEFAULT_CHANNEL.parse().expect("a slug")];
         }
@@ -97,6 +109,7 @@ impl Scheduler {
             password,
             role: new.role,
             channels: new.channels,
+            organization: new.organization,
             disabled: false,
             epoch: 0,
             epoch_raised: None,
@@ -134,6 +147,7 @@ impl Scheduler {
                     password: hash,
                     role: Role::Creator,
                     channels: Vec::new(),
+                    organization: None,
                     disabled: false,
                     epoch: 0,
                     epoch_raised: None,

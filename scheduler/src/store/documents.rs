@@ -8,6 +8,7 @@ use crate::core::documents::{
     WarehouseDocument,
 };
 use crate::core::order::Order;
+use crate::core::units::Organization;
 
 /// `kind, type, id; index…`
 macro_rules! document {
@@ -65,9 +66,13 @@ document!("story", Story, |d| d.id.to_string(), {
 });
 document!("audit", Audit, |d| d.id.to_string());
 document!("idempotent", Idempotent, |d| d.id.clone());
+document!("organization", Organization, |d| d.id.to_string());
 document!("order", Order, |d| d.id.to_string(), {
     let mut index = vec![("channel", d.channel.to_string())];
     index.extend(some("image", d.image.as_ref().map(|i| &i.id)));
+    if d.shelves().contains(&"open") {
+        index.extend(some("open-of", d.organization.as_ref()));
+    }
     index.extend(d.shelves().into_iter().map(|shelf| ("shelf", shelf.to_owned())));
     index
 });

@@ -59,6 +59,7 @@ pub(super) struct Objects {
     configuration: String,
     user: String,
     api_key: String,
+    organization: String,
 }
 
 pub(super) async fn objects(site: &Site) -> Objects {
@@ -86,6 +87,9 @@ pub(super) async fn objects(site: &Site) -> Objects {
         card: cardshop_protocol::ids::ObjectId::from_parts(1, 1).to_string(),
         configuration: text(&view["configuration"]),
         user: text(&site.made("/users", &site.admin, user).await["id"]),
+        organization: text(
+            &site.made("/organizations", &site.admin, json!({"name": "Nobody's"})).await["id"],
+        ),
         api_key: text(&site.made("/api-keys", &manager, json!({"name": "shop"})).await["id"]),
     }
 }
@@ -97,6 +101,7 @@ impl Objects {
         let id = match path.split('/').nth(3).unwrap_or_default() {
             "tasks" => &format!("{}-image", self.order),
             "users" => &self.user,
+            "organizations" => &self.organization,
             "api-keys" => &self.api_key,
             "configurations" => &self.configuration,
             "appliances" => &self.appliance,

@@ -13,6 +13,7 @@ mod matrix;
 mod metrics;
 mod openapi;
 mod orders;
+mod units;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

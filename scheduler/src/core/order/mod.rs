@@ -260,6 +260,15 @@ pub struct Order {
     pub media: Option<OrderedMedia>,
     /// Cards asked for; periods of validity of a virtual order.
     pub quantity: u32,
+    /// Who pays for it.
+    #[serde(default)]
+    pub organization: Option<ObjectId>,
+    /// What it costs.
+    #[serde(default)]
+    pub units: u64,
+    /// What of that it holds now: a failed or canceled order gives back.
+    #[serde(default)]
+    pub units_held: u64,
     /// Who gets the parcel or the link: an object or a text.
     pub recipient: Value,
     /// Base address of the warehouse that keeps the image.

@@ -1,0 +1,47 @@
+//! `/organizations`: who pays for orders, and their units.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use cardshop_protocol::api::Page;
+use cardshop_protocol::ids::ObjectId;
+
+use super::caller::{Body, Caller, Id, IdempotencyKey, Query};
+use super::error::ApiError;
+use crate::Scheduler;
+use crate::core::units::Organization;
+
+pub(super) fn routes() -> Router<Scheduler> {
+    Router::new()
+        .route("/organizations", get(list).post(create))
+        .route("/organizations/{id}/units", post(add_units))
+}
+
+async fn list(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    query: Query,
+) -> Result<Json<Page<Organization>>, ApiError> {
+    Ok(Json(scheduler.organizations(&caller, &query.page()?)?))
+}
+
+async fn create(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    key: IdempotencyKey,
+    body: Body,
+) -> Result<(StatusCode, Json<Organization>), ApiError> {
+    let once = key.once(&caller, "organizations", &body)?;
+    let made = scheduler.create_organization(&caller, body.json, once).await?;
+    Ok((StatusCode::CREATED, Json(made)))
+}
+
+async fn add_units(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+    body: Body,
+) -> Result<Json<Organization>, ApiError> {
+    Ok(Json(scheduler.add_units(&caller, id, body.json).await?))
+}
