@@ -146,7 +146,7 @@ pub struct Failure {
     /// What follows.
     pub remedy: Remedy,
     /// What the card itself now says of its failures, where it keeps that.
-    pub note: Option<FailureNote>,
+    pub note: Option<Box<FailureNote>>,
 }
 
 impl Failure {

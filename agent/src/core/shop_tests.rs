@@ -513,7 +513,7 @@ fn a_command_is_done_once_and_answered_every_time() {
 
 fn mismatch(note: Option<FailureNote>) -> Failure {
     let text = "the card differs from the image at offset 4096";
-    Failure { note, ..Failure::new("verify_mismatch", text, Remedy::ReplaceCard) }
+    Failure { note: note.map(Box::new), ..Failure::new("verify_mismatch", text, Remedy::ReplaceCard) }
 }
 
 fn noted(slots: &[u32]) -> FailureNote {

@@ -131,7 +131,7 @@ impl Task {
         let outcome = match write_card(&mut card, &job, stop, &mut progress) {
             Ok(outcome) => outcome,
             Err(error) => {
-                let note = self.note(&error, &mut card, uid);
+                let note = self.note(&error, &mut card, uid).map(Box::new);
                 return Err(Failure { note, ..failure(&error) });
             }
         };

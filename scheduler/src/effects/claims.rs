@@ -8,7 +8,8 @@ use cardshop_protocol::ids::{OrderId, TaskId};
 use cardshop_protocol::time::Timestamp;
 
 use super::index::ImageFault;
-use crate::core::documents::{Media, OrderRecipe};
+use super::users::LOCAL_CREATOR;
+use crate::core::documents::{ChannelDocument, Media, OrderRecipe};
 use crate::core::order::{Answer, Input, Order};
 use crate::core::rights::{Action, Principal};
 use crate::store::Batch;
@@ -51,8 +52,13 @@ impl Scheduler {
 
     async fn try_claim(&self, caller: &Principal) -> Result<Option<CreationTask>, SchedulerError> {
         let now = self.now();
+        // A private channel is served by those who name it, and by the site's own creator.
+        let is_general = caller.channels.is_empty() && caller.sub != LOCAL_CREATOR;
+        let channels = if is_general { self.all::<ChannelDocument>(None)? } else { Vec::new() };
+        let private: Vec<_> = channels.into_iter().filter(|c| c.private).map(|c| c.slug).collect();
         let claimed = self.inner.store.claim::<Order, Order>(("shelf", "build"), |stored| {
-            if !caller.sees(&stored.value.channel) {
+            let channel = &stored.value.channel;
+            if !caller.sees(channel) || (is_general && private.contains(channel)) {
                 return None;
             }
             let mut order = stored.value.clone();

@@ -19,7 +19,7 @@ use crate::store::{Batch, StoreError};
 use crate::{Scheduler, SchedulerError};
 
 /// Login name of the creator that runs in the scheduler's own process.
-const LOCAL_CREATOR: &str = "local-creator";
+pub(crate) const LOCAL_CREATOR: &str = "local-creator";
 
 /// A user to be made.
 #[derive(Clone)]

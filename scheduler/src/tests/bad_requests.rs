@@ -47,7 +47,8 @@ impl Random {
                 4 => ("array", json!([[self.below(3)]])),
                 _ => ("object", json!({"x": self.word()})),
             };
-            if !types.contains(&kind) && !(types.contains(&"number") && kind == "integer") {
+            let fits = types.contains(&kind) || (kind == "integer" && types.contains(&"number"));
+            if !fits {
                 return value;
             }
         }

@@ -13,6 +13,7 @@ mod matrix;
 mod metrics;
 mod openapi;
 mod orders;
+mod site;
 mod units;
 
 use std::collections::BTreeMap;
