@@ -28,6 +28,12 @@ pub struct Config {
     /// Slots whose device never changes.
     #[serde(default, rename = "slot")]
     pub slots: Vec<SlotConfig>,
+    /// Every reader that is plugged in has slots.
+    #[serde(default)]
+    pub readers: bool,
+    /// Says on every console of the kernel where this appliance stands.
+    #[serde(default)]
+    pub screens: bool,
     /// Virtual slots with an operator of their own.
     #[serde(default)]
     pub simulate: Option<SimulateConfig>,
@@ -178,7 +184,12 @@ impl Config {
         if distinct.len() < ids.len() {
             return Err(ConfigError::Contradiction("names a slot twice".into()));
         }
-        if ids.is_empty() || ids.len() > MAX_SLOTS {
+        if self.readers && !ids.is_empty() {
+            return Err(ConfigError::Contradiction(
+                "has readers and other slots, whose ids could meet".into(),
+            ));
+        }
+        if ids.is_empty() && !self.readers || ids.len() > MAX_SLOTS {
             return Err(ConfigError::Contradiction(format!(
                 "has {} slots, 1 to {MAX_SLOTS} are possible",
                 ids.len()
@@ -242,6 +253,12 @@ mod tests {
     }
 
     #[test]
+    fn readers_need_no_slot_of_their_own_in_the_settings() {
+        let config = load("data = \"/d\"\njoin = \"/j\"\nreaders = true").unwrap();
+        assert!(config.check().is_ok() && config.slot_ids().is_empty());
+    }
+
+    #[test]
     fn what_cannot_be_meant_is_refused_with_its_reason() {
         let base = "data = \"/d\"\njoin = \"/j\"\n";
         for (text, reason) in [
@@ -249,6 +266,7 @@ mod tests {
             ("[simulate]\nslots = 2\ncard_sizes = []", "no card_sizes"),
             ("[[slot]]\nid = \"s01\"\ndevice = \"/dev/x\"\n[simulate]\nslots = 1", "twice"),
             ("[simulate]\nslots = 65", "65 slots"),
+            ("readers = true\n[simulate]\nslots = 1", "readers and other slots"),
             ("[simulate]\nslots = 1\n[fetch]\nconnections = 0", "0 connections"),
         ] {
             let error = load(&format!("{base}{text}")).unwrap().check().unwrap_err().to_string();

@@ -12,6 +12,9 @@ pub use cardshop_card::StopFlag;
 pub use config::{
     CacheConfig, Config, ConfigError, FetchConfig, MAX_CONNECTIONS, MAX_SLOTS, SimulateConfig, SlotConfig,
 };
+pub use core::network_file::{NetworkFile, NetworkFileError};
+pub use effects::address::AddressError;
+pub use effects::join_file::{JoinFileError, check_join_file};
 pub use effects::logs;
 pub use effects::outbox::OutboxError;
 pub use effects::single::{FetchFailure, FetchJob, FetchReport, fetch_one};

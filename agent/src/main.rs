@@ -1,10 +1,13 @@
 //! Starts the agent from its configuration file and stops it cleanly on SIGTERM or Ctrl-C. Logs to standard
 //! error, as much as `RUST_LOG` says.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use cardshop_agent::core::network_file::{MAX_NETWORK_FILE_SIZE, NetworkFile};
 use cardshop_agent::{Config, SimulateConfig, StopFlag, logs};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
@@ -14,8 +17,11 @@ use tracing_subscriber::EnvFilter;
 #[command(version, after_help = "Example:\n  cardshop-agent --config /etc/cardshop/agent.toml --simulate 4")]
 struct Arguments {
     /// Settings, TOML.
-    #[arg(long, env = "CARDSHOP_AGENT_CONFIG")]
-    config: PathBuf,
+    #[arg(long, env = "CARDSHOP_AGENT_CONFIG", required_unless_present = "check_network")]
+    config: Option<PathBuf>,
+    /// Read a NETWORK.TXT, print its settings one a line, and end.
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    check_network: Option<PathBuf>,
     /// Run this many virtual slots instead of those of the settings.
     #[arg(long, value_name = "SLOTS")]
     simulate: Option<u32>,
@@ -28,7 +34,12 @@ fn main() -> ExitCode {
         .with_ansi(false)
         .with_writer(|| logs::Tee(logs::ring()))
         .init();
-    match work(Arguments::parse()) {
+    let arguments = Arguments::parse();
+    let result = match &arguments.check_network {
+        Some(file) => check_network(file),
+        None => work(arguments),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -38,7 +49,7 @@ fn main() -> ExitCode {
 }
 
 fn work(arguments: Arguments) -> anyhow::Result<()> {
-    let config = Config::load(&arguments.config)?;
+    let config = Config::load(&arguments.config.context("--config names the settings")?)?;
     let config = match arguments.simulate {
         Some(slots) => with_virtual_slots(config, slots),
         None => config,
@@ -47,6 +58,16 @@ fn work(arguments: Arguments) -> anyhow::Result<()> {
     let on_signal = stop.clone();
     ctrlc::set_handler(move || on_signal.stop()).context("cannot listen for signals")?;
     Ok(cardshop_agent::run(config, stop)?)
+}
+
+/// For the boot scripts, which take nothing into a command line that was not read here.
+fn check_network(file: &Path) -> anyhow::Result<()> {
+    let mut text = String::new();
+    let limit = MAX_NETWORK_FILE_SIZE as u64 + 1;
+    let opened = File::open(file).with_context(|| file.display().to_string())?;
+    opened.take(limit).read_to_string(&mut text).with_context(|| file.display().to_string())?;
+    std::io::stdout().write_all(NetworkFile::parse(&text)?.lines().as_bytes())?;
+    Ok(())
 }
 
 fn with_virtual_slots(config: Config, slots: u32) -> Config {

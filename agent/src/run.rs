@@ -19,20 +19,25 @@ use cardshop_protocol::topic::ApplianceTopic;
 use ed25519_dalek::SigningKey;
 
 use crate::config::{Config, ConfigError};
+use crate::core::notice::{Surroundings, notice};
+use crate::core::ports::Bindings;
 use crate::core::{Effect, Event, Failure, Finding, Message, Shop, SlotEvent, Work};
 use crate::effects::cache::Cache;
 use crate::effects::cache_disk::{self, CacheDisk};
 use crate::effects::clock::Clock;
 use crate::effects::devices::Devices;
 use crate::effects::fetch::{Fetcher, Pace, Shared, SignatureRule, Tokens};
+use crate::effects::fixed_slots::Place;
 use crate::effects::http::Http;
 use crate::effects::mqtt::{Link, LinkConfig};
 use crate::effects::outbox::{Outbox, OutboxError};
+use crate::effects::readers::Finder;
+use crate::effects::screen::{self, Screen};
 use crate::effects::session::{Identity, Session};
 use crate::effects::state::{StateError, StateFolder};
 use crate::effects::virtual_bench::{TOLD, Told};
 use crate::effects::{
-    fixed_slots, http, join_file, logs, machine, mqtt, probe, session, virtual_bench, writer,
+    fixed_slots, http, join_file, logs, machine, mqtt, probe, readers, session, virtual_bench, writer,
 };
 
 /// Events that may wait; whoever makes more of them waits until the shop has caught up.
@@ -109,10 +114,15 @@ struct Agent {
     /// What this thread tells itself: it must not wait for room in its own queue.
     own: VecDeque<Event>,
     state: Arc<StateFolder>,
+    /// Shows where the appliance stands, where the settings say so.
+    screen: Option<Screen>,
+    connected: bool,
     writers: BTreeMap<(SlotId, u64), StopFlag>,
     slots_stop: StopFlag,
     key: Arc<SigningKey>,
     appliance: ApplianceId,
+    /// What the broker was told at the start; slots found since come on top.
+    info: Info,
     config: Config,
     cache: Cache,
     received: Arc<AtomicU64>,
@@ -134,7 +144,10 @@ impl Agent {
         let (events, happened) = sync_channel(EVENTS);
         let (clock, devices, session) = (Clock::default(), Devices::default(), Session::default());
         let mut effects = Vec::new();
-        let shop = Shop::start(clock.now(), history, &config.slot_ids(), &mut effects);
+        let bindings = if config.readers { readers::known(&state) } else { Bindings::default() };
+        let slots: Vec<SlotId> =
+            config.slot_ids().into_iter().chain(bindings.all().map(|(slot, _)| slot)).collect();
+        let shop = Shop::start(clock.now(), history, &slots, &mut effects);
         tracing::info!(%appliance, boot = shop.history().boot(), "starting");
 
         let http = http::client_through(config.fetch.proxy.as_deref())
@@ -155,10 +168,11 @@ impl Agent {
         let hardware = machine::hardware();
         let label = join_file::read(&config.join).map(|f| f.label).ok();
         let label = label.or_else(|| state.member().map(|m| m.label)).unwrap_or_default();
+        let info = info(&config, &bindings, label, hardware.clone());
         let (link, line) = mqtt::start(LinkConfig {
             appliance,
             boot: shop.history().boot(),
-            info: info(&config, label, hardware.clone()),
+            info: info.clone(),
             session: session.clone(),
             clock: clock.clone(),
             ca: config.mqtt_ca.clone(),
@@ -178,10 +192,13 @@ impl Agent {
             events,
             own: VecDeque::new(),
             state: Arc::clone(&state),
+            screen: config.screens.then(Screen::default),
+            connected: false,
             writers: BTreeMap::new(),
             slots_stop: StopFlag::new(),
             key: Arc::new(key.clone()),
             appliance,
+            info,
             config,
             cache,
             received,
@@ -195,7 +212,7 @@ impl Agent {
         let finder = cache_disk::start(disk, folder, place, agent.slots_stop.clone());
         agent.threads.push(finder.map_err(start_error("the search for a disk with images"))?);
         let last_desired = state.desired();
-        agent.start_threads(http, Identity { key, hardware }, state)?;
+        agent.start_threads(http, Identity { key, hardware }, state, bindings)?;
         // Leases go on while nobody is there to repeat them.
         if let Some(desired) = last_desired {
             agent.step(Event::Desired(Box::new(desired)))?;
@@ -208,13 +225,25 @@ impl Agent {
         http: Http,
         identity: Identity,
         state: Arc<StateFolder>,
+        bindings: Bindings,
     ) -> Result<(), AgentError> {
         let bench = state.path("bench.json");
+        let finder = Finder {
+            bindings,
+            state: Arc::clone(&state),
+            devices: self.devices.clone(),
+            events: self.events.clone(),
+            stop: self.slots_stop.clone(),
+        };
+        if self.config.readers {
+            self.threads.push(readers::start(finder).map_err(start_error("the readers"))?);
+        }
         let session = session::start(&self.session, http, identity, state, self.config.join.clone());
         self.threads.push(session.map_err(start_error("the session"))?);
         for slot in self.config.slots.clone() {
             let (devices, events) = (self.devices.clone(), self.events.clone());
-            let thread = fixed_slots::start(slot, devices, events, self.slots_stop.clone());
+            let place = Place::Path(slot.device);
+            let thread = fixed_slots::start(slot.id, place, devices, events, self.slots_stop.clone());
             self.threads.push(thread.map_err(start_error("the slots"))?);
         }
         if let Some(simulate) = self.config.simulate.clone().filter(|s| s.slots > 0) {
@@ -255,7 +284,15 @@ impl Agent {
                 return Err(AgentError::ThreadEnded);
             }
             self.publish_health();
+            self.show_standing();
         }
+    }
+
+    fn show_standing(&mut self) {
+        let Some(screen) = &mut self.screen else { return };
+        let slots = self.shop.shown().count();
+        let around = Surroundings { network: screen::has_route(), connected: self.connected, slots };
+        screen.show(notice(&self.session.standing(), around));
     }
 
     fn step(&mut self, event: Event) -> Result<(), AgentError> {
@@ -274,6 +311,12 @@ impl Agent {
         }
         if let Event::Slot { slot, event: SlotEvent::Ended { job, .. } } = &event {
             self.writers.remove(&(slot.clone(), *job));
+        }
+        match &event {
+            Event::Connected => self.connected = true,
+            Event::Disconnected => self.connected = false,
+            Event::NewSlot(slot) => self.link.add_slot(&self.info, slot.clone()),
+            _ => {}
         }
         let acked = matches!(event, Event::Acked(_));
         let mut effects = Vec::new();
@@ -382,7 +425,8 @@ impl Agent {
             let event = SlotEvent::Ended { job, result: Err(failure) };
             return self.own.push_back(Event::Slot { slot, event });
         };
-        let is_virtual = !self.config.slots.iter().any(|s| s.id == slot);
+        let is_virtual = device.reader.is_none() && !self.config.slots.iter().any(|s| s.id == slot);
+        let reader = if device.reader.is_some() { "reader" } else { reader_name(is_virtual) }.to_owned();
         let simulate = self.config.simulate.as_ref().filter(|_| is_virtual);
         let stop = StopFlag::new();
         self.writers.insert((slot.clone(), job), stop.clone());
@@ -396,7 +440,7 @@ impl Agent {
             key: Arc::clone(&self.key),
             appliance: self.appliance,
             shop: self.shop.desired().map(|d| d.settings.shop.clone()).unwrap_or_default(),
-            reader: reader_name(is_virtual).into(),
+            reader,
             write_bps: simulate.and_then(|s| s.write_bps),
             clock: self.clock.clone(),
             events: self.events.clone(),
@@ -457,19 +501,20 @@ fn reader_name(is_virtual: bool) -> &'static str {
 }
 
 /// What the broker is told of this machine at every connect.
-fn info(config: &Config, label: String, hardware: Hardware) -> Info {
+fn info(config: &Config, bindings: &Bindings, label: String, hardware: Hardware) -> Info {
     let fixed: BTreeMap<&SlotId, &PathBuf> = config.slots.iter().map(|s| (&s.id, &s.device)).collect();
     let slot_info = |slot: SlotId| {
         let is_virtual = !fixed.contains_key(&slot);
         let port_path = if is_virtual { format!("virtual/{slot}") } else { format!("fixed/{slot}") };
         SlotInfo { slot, port_path, reader: reader_name(is_virtual).into() }
     };
+    let bound = bindings.all().map(|(slot, key)| readers::info(slot, key, "reader"));
     Info {
         v: VERSION,
         agent_version: env!("CARGO_PKG_VERSION").into(),
         label,
         hardware,
-        slots: config.slot_ids().into_iter().map(slot_info).collect(),
+        slots: config.slot_ids().into_iter().map(slot_info).chain(bound).collect(),
         capabilities: vec!["discard".into()],
     }
 }

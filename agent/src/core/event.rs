@@ -5,7 +5,7 @@ use cardshop_protocol::api::CardRecord;
 use cardshop_protocol::ids::{ImageId, LeaseId, ObjectId, OrderId, SlotId, TaskId};
 use cardshop_protocol::message::{
     Command, CommandReply, Desired, Event as NumberedFact, Fault, Lease, Progress, Remedy, Reported,
-    SlotState, Verify, Wipe,
+    SlotInfo, SlotState, Verify, Wipe,
 };
 use cardshop_protocol::time::Timestamp;
 
@@ -21,6 +21,8 @@ pub enum Event {
         /// What.
         event: SlotEvent,
     },
+    /// A reader was plugged in where none has been before: one more slot.
+    NewSlot(SlotInfo),
     /// The scheduler says what should be done.
     Desired(Box<Desired>),
     /// It said something that cannot be read; for people.

@@ -95,13 +95,17 @@ impl Shop {
                 facts.into_iter().for_each(|fact| self.record(now, fact, effects));
                 effects.append(&mut done);
             }
+            Event::NewSlot(info) => {
+                let mut slot = Slot::new(info.slot.clone());
+                slot.hold = self.desired.as_deref().and_then(|desired| held(desired, &info.slot));
+                self.slots.entry(info.slot).or_insert(slot);
+            }
             Event::Desired(mut desired) => {
                 self.unreadable = None;
                 // Looked up for every copy: tens of thousands fit into one message.
                 desired.leases.iter_mut().for_each(|lease| lease.done.sort_unstable());
                 for slot in self.slots.values_mut() {
-                    let wanted = desired.slots.iter().find(|s| s.slot == slot.id);
-                    slot.hold = wanted.and_then(|s| s.hold.as_deref()).map(shorten);
+                    slot.hold = held(&desired, &slot.id);
                 }
                 self.desired = Some(desired);
                 self.forget_settled_orders(effects);
@@ -362,6 +366,11 @@ impl Shop {
     pub(super) fn work_in_slots(&self) -> Vec<super::event::Work> {
         self.slots.values().filter_map(|s| s.work().cloned()).collect()
     }
+}
+
+/// Why a person holds a slot.
+fn held(desired: &Desired, slot: &SlotId) -> Option<String> {
+    desired.slots.iter().find(|s| s.slot == *slot)?.hold.as_deref().map(shorten)
 }
 
 fn shorten(text: &str) -> String {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 /// Why an address is not used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AddressError {
+pub enum AddressError {
     /// Not `scheme://host[:port][/path]`, or with a user name in it.
     #[error("{0:?} is not an address such as https://shop.example")]
     Malformed(String),

@@ -13,6 +13,8 @@ use cardshop_protocol::ids::SlotId;
 pub(crate) struct Device {
     /// Where it is; never stored or sent.
     pub(crate) path: PathBuf,
+    /// Folder of the reader it is in, below `/sys` without that prefix; `None` for a path the settings name.
+    pub(crate) reader: Option<PathBuf>,
     /// What it was when it was probed.
     pub(crate) probed: Option<DeviceIdentity>,
 }
@@ -23,8 +25,9 @@ pub(crate) struct Devices(Arc<Mutex<BTreeMap<SlotId, Device>>>);
 
 impl Devices {
     /// A card is in a slot.
-    pub(crate) fn put(&self, slot: &SlotId, path: PathBuf) {
-        self.0.lock().expect("no holder panics").insert(slot.clone(), Device { path, probed: None });
+    pub(crate) fn put(&self, slot: &SlotId, path: PathBuf, reader: Option<PathBuf>) {
+        let device = Device { path, reader, probed: None };
+        self.0.lock().expect("no holder panics").insert(slot.clone(), device);
     }
 
     /// It was probed.

@@ -1,24 +1,43 @@
-//! Slots whose device is named in the configuration: loop devices, or files that stand for cards. Looked at
-//! once a second; a card is there while the device exists and is not empty, and another inode or size is
-//! another card. Hot-plugged readers are found otherwise.
+//! Sees cards come and go, one thread per slot: in devices the configuration names (loop devices, or files that stand
+//! for cards), and in those that `readers` finds. Looked at once a second; a card is there while the device exists and
+//! is not empty, and another inode or size is another card.
 
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::SyncSender;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cardshop_card::StopFlag;
+use cardshop_protocol::ids::SlotId;
 
 use super::devices::Devices;
-use crate::config::SlotConfig;
+use super::readers::PortPlace;
 use crate::core::{Event, SlotEvent};
 
 /// How often devices are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the stop flag is asked in between.
 const ASK_STOP_EVERY: Duration = Duration::from_millis(100);
+
+/// Where a slot's device is.
+#[derive(Debug)]
+pub(crate) enum Place {
+    /// Always here.
+    Path(PathBuf),
+    /// Wherever the kernel shows what is plugged into a port.
+    Port(PortPlace),
+}
+
+impl Place {
+    fn now(&self) -> Option<(PathBuf, Option<PathBuf>)> {
+        match self {
+            Self::Path(path) => Some((path.clone(), None)),
+            Self::Port(port) => port.now().map(|(device, reader)| (device, Some(reader))),
+        }
+    }
+}
 
 /// What stands at a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,25 +58,27 @@ enum Seen {
 /// # Errors
 /// What the system says when it has no thread to give.
 pub(crate) fn start(
-    slot: SlotConfig,
+    slot: SlotId,
+    place: Place,
     devices: Devices,
     events: SyncSender<Event>,
     stop: StopFlag,
 ) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(format!("slot-{}", slot.id)).spawn(move || {
+    std::thread::Builder::new().name(format!("slot-{slot}")).spawn(move || {
         let mut seen = Seen::NoCard;
         while !stop.is_stopped() {
-            let now = look(&slot.device);
+            let there = place.now();
+            let now = there.as_ref().map_or(Seen::NoReader, |(device, _)| look(device));
             if now != seen {
-                let event = match &now {
-                    Seen::NoReader => SlotEvent::ReaderGone,
-                    Seen::NoCard => SlotEvent::CardGone,
-                    Seen::Card { size, .. } => {
-                        devices.put(&slot.id, slot.device.clone());
+                let event = match (&now, there) {
+                    (Seen::Card { size, .. }, Some((device, reader))) => {
+                        devices.put(&slot, device, reader);
                         SlotEvent::CardHere { size: *size }
                     }
+                    (Seen::NoCard, _) => SlotEvent::CardGone,
+                    (Seen::NoReader | Seen::Card { .. }, _) => SlotEvent::ReaderGone,
                 };
-                if events.send(Event::Slot { slot: slot.id.clone(), event }).is_err() {
+                if events.send(Event::Slot { slot: slot.clone(), event }).is_err() {
                     return;
                 }
                 seen = now;

@@ -10,7 +10,7 @@ use cardshop_protocol::join::JoinToken;
 use serde::Deserialize;
 
 use super::address::check_http;
-use crate::config::read_bounded;
+use crate::config::{MAX_FILE_SIZE, read_bounded};
 
 /// What the join file says.
 #[derive(Clone)]
@@ -33,10 +33,13 @@ struct Contents {
 
 /// Why a join file is of no use. Never repeats the token.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum JoinFileError {
+pub enum JoinFileError {
     /// It cannot be read.
     #[error("the join file cannot be read: {0}")]
     Read(#[from] io::Error),
+    /// It is longer than a join file can be.
+    #[error("the join file is longer than {MAX_FILE_SIZE} bytes")]
+    TooLong,
     /// It is not TOML with `server`, `token` and `label`.
     #[error("the join file is not valid TOML with server, token and label (line {0})")]
     NotToml(usize),
@@ -56,8 +59,22 @@ pub(crate) enum JoinFileError {
 /// # Errors
 /// Any [`JoinFileError`].
 pub(crate) fn read(path: &Path) -> Result<JoinFile, JoinFileError> {
-    let text = read_bounded(path)?;
-    let contents: Contents = toml::from_str(&text).map_err(|error| {
+    parse(&read_bounded(path)?)
+}
+
+/// Says what a join file's text is no good for, before it goes onto a stick.
+///
+/// # Errors
+/// Any [`JoinFileError`] but `Read`.
+pub fn check_join_file(text: &str) -> Result<(), JoinFileError> {
+    parse(text).map(drop)
+}
+
+fn parse(text: &str) -> Result<JoinFile, JoinFileError> {
+    if text.len() as u64 > MAX_FILE_SIZE {
+        return Err(JoinFileError::TooLong);
+    }
+    let contents: Contents = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         JoinFileError::NotToml(text.bytes().take(at).filter(|b| *b == b'\n').count() + 1)
     })?;

@@ -5,7 +5,7 @@
 //!                    ┌── session (join, login, renewal) ──► access token ──┐
 //!  server ◄─ http ───┤                                                     ├─► mqtt ◄──► broker
 //!   cache_disk ────► └── fetch ──► store (cache) ──► writer, one a card ───┘
-//!  devices ──► fixed_slots, virtual_bench, probe           outbox (journal), state (key, identity)
+//!  devices ──► readers, fixed_slots, virtual_bench, probe  outbox (journal), state (key, identity)
 //! ```
 
 pub(crate) mod address;
@@ -25,6 +25,8 @@ pub(crate) mod outbox;
 pub(crate) mod passport;
 mod pin;
 pub(crate) mod probe;
+pub(crate) mod readers;
+pub(crate) mod screen;
 pub(crate) mod server;
 pub(crate) mod session;
 pub(crate) mod single;

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use cardshop_protocol::ids::ApplianceId;
 use cardshop_protocol::message::{
-    Ack, Command, Desired, Info, Presence, StatusMessage, TimeMessage, VERSION,
+    Ack, Command, Desired, Info, Presence, SlotInfo, StatusMessage, TimeMessage, VERSION,
 };
 use cardshop_protocol::topic::{ApplianceTopic, MAX_LARGE_PAYLOAD_SIZE, PREFIX, Topic};
 use rumqttc::{
@@ -55,6 +55,8 @@ struct Shared {
     client: Mutex<Option<AsyncClient>>,
     /// The queue was full: the line is to be broken and everything published again.
     overflowed: AtomicBool,
+    /// Slots that were found after the start.
+    found: Mutex<Vec<SlotInfo>>,
     ending: AtomicBool,
 }
 
@@ -113,6 +115,18 @@ impl Link {
         {
             self.shared.overflowed.store(true, Ordering::Release);
         }
+    }
+
+    /// Tells the broker of one more slot, now and at every connect.
+    pub(crate) fn add_slot(&self, info: &Info, slot: SlotInfo) {
+        self.shared.found.lock().expect("no holder panics").push(slot);
+        self.publish_info(info);
+    }
+
+    fn publish_info(&self, info: &Info) {
+        let mut info = info.clone();
+        info.slots.extend(self.shared.found.lock().expect("no holder panics").iter().cloned());
+        self.publish(ApplianceTopic::Info, &info);
     }
 
     /// Says that the appliance has stopped on purpose, and ends the line.
@@ -320,7 +334,7 @@ impl Line {
     fn connected(&self, client: &AsyncClient) {
         *self.link.shared.client.lock().expect("no holder panics") = Some(client.clone());
         self.link.publish(ApplianceTopic::Status, &self.status(Presence::Online));
-        self.link.publish(ApplianceTopic::Info, &self.config.info);
+        self.link.publish_info(&self.config.info);
         let own = [ApplianceTopic::Desired, ApplianceTopic::EventAck, ApplianceTopic::Cmd];
         let own = own.map(|t| Topic::Appliance(self.config.appliance, t).to_string());
         let filters = own.into_iter().chain([format!("{PREFIX}server/#")]);

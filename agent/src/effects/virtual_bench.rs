@@ -174,7 +174,7 @@ impl Operator {
     fn announce(&mut self, slot: &SlotId, path: PathBuf) {
         match std::fs::metadata(&path) {
             Ok(metadata) => {
-                self.devices.put(slot, path);
+                self.devices.put(slot, path, None);
                 self.tell(slot.clone(), SlotEvent::CardHere { size: metadata.len() });
             }
             Err(error) => tracing::warn!(%slot, %error, "the card that was in the slot is gone"),

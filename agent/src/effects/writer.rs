@@ -92,7 +92,11 @@ impl Task {
     fn run(&self, stop: &StopFlag) -> Result<Box<CardRecord>, Failure> {
         let started = self.clock.now();
         let uid = new_uid(started)?;
-        let policy = Policy { probed: self.device.probed, ..Policy::named() };
+        let policy = match &self.device.reader {
+            Some(reader) => Policy::readers(vec![reader.clone()]),
+            None => Policy::named(),
+        };
+        let policy = Policy { probed: self.device.probed, ..policy };
         let mut card = claim(&self.device.path, &policy).map_err(|e| failure(&e))?;
         if card.size() != self.card_size {
             return Err(Failure::new(

@@ -52,6 +52,8 @@ fn bench(folder: &tempfile::TempDir) -> Config {
         join: folder.path().join("JOIN.TXT"),
         mqtt_ca: None,
         slots: vec![],
+        readers: false,
+        screens: false,
         simulate: Some(SimulateConfig {
             slots: 1,
             card_sizes: vec![16 << 20],

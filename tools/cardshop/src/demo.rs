@@ -185,6 +185,8 @@ impl Parts<'_> {
             join,
             mqtt_ca: self.mqtt_ca.map(Path::to_owned),
             slots: Vec::new(),
+            readers: false,
+            screens: false,
             simulate: Some(cardshop_agent::SimulateConfig {
                 slots: self.slots,
                 cards: Some(self.data.join("cards")),

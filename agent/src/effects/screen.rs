@@ -1,0 +1,50 @@
+//! The appliance's consoles: one line whenever the notice changes, on every console the kernel has (the screen, a
+//! serial line). The main thread calls it.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+use crate::core::notice::Notice;
+
+/// Shows notices; knows the last one.
+#[derive(Debug, Default)]
+pub(crate) struct Screen {
+    shown: Option<Notice>,
+}
+
+impl Screen {
+    /// Shows a notice, once.
+    pub(crate) fn show(&mut self, notice: Notice) {
+        if self.shown.as_ref() == Some(&notice) {
+            return;
+        }
+        let names = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
+        // What a server says may hold anything.
+        let text: String = notice.text.chars().filter(|c| !c.is_control()).take(400).collect();
+        for name in names.split_whitespace() {
+            say(&Path::new("/dev").join(name), &format!("\r\n[{}] {text}\r\n", notice.code));
+        }
+        self.shown = Some(notice);
+    }
+}
+
+/// A console that takes nothing (a serial line nobody reads, stopped by flow control) is passed over.
+fn say(console: &Path, line: &str) {
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits();
+    let opened = OpenOptions::new().write(true).custom_flags(flags).open(console);
+    if let Err(error) = opened.and_then(|mut file| file.write_all(line.as_bytes())) {
+        tracing::debug!(console = %console.display(), %error, "a console is not written");
+    }
+}
+
+/// True when there is a way out of this machine: a route over IPv4, or a default route over IPv6.
+pub(crate) fn has_route() -> bool {
+    let v4 = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let v6 = fs::read_to_string("/proc/net/ipv6_route").unwrap_or_default();
+    let none = "00000000000000000000000000000000 00 ";
+    v4.lines().count() > 1 || v6.lines().any(|line| line.starts_with(none) && !line.ends_with(" lo"))
+}
