@@ -8,6 +8,7 @@ mod build;
 mod cards;
 mod demo;
 mod exit;
+mod flash;
 mod image;
 mod input;
 mod keys;
@@ -48,6 +49,7 @@ enum Command {
     Verify(cards::VerifyCommand),
     Probe(cards::Probe),
     Card(cards::Card),
+    Flash(flash::Flash),
     Admin(admin::Admin),
 }
 
@@ -72,6 +74,7 @@ fn main() -> std::process::ExitCode {
         Command::Verify(command) => command.run(&output),
         Command::Probe(command) => command.run(&output),
         Command::Card(command) => command.run(&output),
+        Command::Flash(command) => command.run(&output),
         Command::Admin(command) => command.run(&output),
     };
     let ending = result.unwrap_or_else(|error| {
