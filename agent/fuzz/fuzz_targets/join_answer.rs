@@ -1,0 +1,8 @@
+//! A server's answer to a join under random bytes.
+#![no_main]
+
+#[path = "../checks.rs"]
+#[allow(dead_code)] // each target uses its own
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::join_answer(bytes));

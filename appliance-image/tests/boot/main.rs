@@ -1,0 +1,169 @@
+//! The appliance from the stick to the finished card: made by `cardshop flash`, booted by a PC in QEMU, let into a
+//! shop that runs on this machine's loopback. The server, the agent and the image are the real ones.
+//!
+//! Everything runs in a network namespace of its own in which 10.0.2.2, where QEMU shows the guest this machine's
+//! loopback, is an address of that loopback too: one address of the shop is good on both sides, and nobody else sees it.
+#![allow(clippy::unwrap_used)] // a test helper that cannot unwrap reads worse and asserts less
+#![allow(clippy::print_stdout, clippy::print_stderr)] // a test that is skipped, or fails in a guest, says so
+
+#[path = "../../../tools/cardshop/tests/common/mod.rs"]
+mod common;
+mod machine;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use cardshop_sim::shop;
+use common::*;
+use machine::{Firmware, Machine, OVMF};
+
+/// Bytes of each card; the shop's image wants less.
+const CARD_SIZE: u64 = 300 << 20;
+/// A common small stick, so that the cache has to grow.
+const STICK_SIZE: u64 = 1 << 30;
+/// The card that is under way when the power goes: 50 MB take a minute at this rate.
+const SLOW_BPS: u64 = 1 << 20;
+/// Where the boot partition and `CARDSHOP` lie in the image, as mtools wants it (`make-disk` has the layout).
+const BOOT_AT: &str = "@@2M";
+const CARDSHOP_AT: &str = "@@98M";
+const STATE_AT: u64 = 114 << 20;
+
+/// Runs the test's body in a network namespace of its own: this same test program again.
+fn in_own_network(test: &str, body: impl FnOnce()) {
+    const INSIDE: &str = "CARDSHOP_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    for (program, package) in [
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("unshare", "util-linux"),
+        ("ip", "iproute2"),
+        ("mcopy", "mtools"),
+        ("grub-editenv", "grub-common"),
+    ] {
+        if !have(program, package) {
+            return;
+        }
+    }
+    let namespace: &[&str] =
+        if nix::unistd::geteuid().is_root() { &["--net"] } else { &["--map-root-user", "--net"] };
+    let can = Command::new("unshare").args(namespace).arg("true").status();
+    if !can.is_ok_and(|status| status.success()) {
+        return println!("SKIPPED: no network namespace can be made here");
+    }
+    // Built and fetched outside: there is no network inside.
+    agent_binary();
+    let lines = "ip link set lo up && ip addr add 10.0.2.2/32 dev lo && exec \"$@\"";
+    let mut again = Command::new("unshare");
+    again.args(namespace).args(["sh", "-c", lines, "sh"]).arg(std::env::current_exe().unwrap());
+    again.args(["--exact", test, "--include-ignored", "--nocapture"]).env(INSIDE, "1");
+    assert!(again.status().unwrap().success(), "see above");
+}
+
+/// The image from Debian's parts, or nothing with the reason said.
+fn assemble(folder: &Path) -> Option<PathBuf> {
+    let image = folder.join("appliance.img");
+    let agent = std::env::var_os("CARDSHOP_TEST_AGENT").map_or_else(agent_binary, PathBuf::from);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../appliance-image/assemble");
+    let output = Command::new(script).arg("--agent").arg(agent).arg("-o").arg(&image).output().unwrap();
+    if output.status.code() == Some(4) {
+        println!("SKIPPED: {}", text_of(&output).lines().last().unwrap_or_default());
+        return None;
+    }
+    assert!(output.status.success(), "{}", text_of(&output));
+    Some(image)
+}
+
+/// A stick made by `cardshop flash`.
+fn flash(folder: &Path, image: &Path, join_file: &str) -> PathBuf {
+    let (stick, join) = (folder.join("stick.img"), folder.join("JOIN.TXT"));
+    File::create(&stick).unwrap().set_len(STICK_SIZE).unwrap();
+    std::fs::write(&join, join_file).unwrap();
+    let mut command = cardshop();
+    command.arg("flash").arg("--image").arg(image).arg("--device").arg(&stick).arg("--join").arg(join);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", text_of(&output));
+    stick
+}
+
+fn tool(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", text_of(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn at(stick: &Path, place: &str) -> String {
+    format!("{}{place}", stick.display())
+}
+
+/// Asks GRUB to try set b, which is not there.
+fn ask_for_a_set_that_is_missing(folder: &Path, stick: &Path) {
+    let env = folder.join("grubenv");
+    tool(Command::new("mcopy").args(["-o", "-i", &at(stick, BOOT_AT), "::cardshop/grubenv"]).arg(&env));
+    tool(Command::new("grub-editenv").arg(&env).args(["set", "try=b"]));
+    tool(Command::new("mcopy").args(["-o", "-i", &at(stick, BOOT_AT)]).arg(&env).arg("::cardshop/grubenv"));
+}
+
+#[test]
+#[ignore = "boots a machine twice: a step of its own in tools/test"]
+fn a_flashed_stick_joins_a_shop_and_finishes_its_cards_after_a_power_cut() {
+    in_own_network("a_flashed_stick_joins_a_shop_and_finishes_its_cards_after_a_power_cut", || {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(image) = assemble(folder.path()) else { return };
+        let second = if Path::new(OVMF).exists() { Firmware::Uefi } else { Firmware::Bios };
+        if second == Firmware::Bios {
+            println!("SKIPPED: no boot by UEFI: ovmf is not installed (package ovmf)");
+        }
+        let site = Shop::open_with(&["--listen", "0.0.0.0:0", "--host", "10.0.2.2"]);
+        let manager = site.manager();
+        let configuration = site.stock(&manager);
+        let join_file = shop::join_file(&manager, &site.http).unwrap();
+        let token = join_file.split('"').find(|part| part.starts_with("csj1.")).unwrap().to_owned();
+        let stick = flash(folder.path(), &image, &join_file);
+
+        let mut machine = Machine::start(&stick, Firmware::Bios, folder.path());
+        let line = machine.hears("[waiting_for_approval]");
+        let waiting = eventually("an appliance that waits", || manager.list("/appliances").unwrap().pop());
+        let code = shop::text(&waiting, "code");
+        assert!(code.len() == 6 && line.contains(&code), "{line} on the screen, {code} at the shop");
+        shop::approve_first(&manager, &|| true).unwrap().unwrap();
+        machine.hears("[ready]");
+
+        let order = shop::order(&manager, &configuration, 2).unwrap();
+        let cards = [2, 3].map(|port| folder.path().join(format!("card{port}")));
+        cards.iter().for_each(|card| File::create(card).unwrap().set_len(CARD_SIZE).unwrap());
+        machine.insert(2, &cards[0], None);
+        machine.insert(3, &cards[1], Some(SLOW_BPS));
+        eventually("the slow card is being written, and the other one done", || {
+            let slots = manager.list("/slots").ok()?;
+            let has = |state: &str| slots.iter().any(|slot| shop::text(slot, "state") == state);
+            (has("writing") && has("done")).then_some(())
+        });
+        machine.cut_power();
+        let text = tool(Command::new("mtype").args(["-i", &at(&stick, CARDSHOP_AT), "::JOIN.TXT"]));
+        assert!(!text.contains(&token) && text.contains("token: used"), "{text}");
+
+        ask_for_a_set_that_is_missing(folder.path(), &stick);
+        let mut machine = Machine::start(&stick, second, folder.path());
+        machine.hears("starting set a");
+        machine.insert(3, &cards[1], None);
+        machine.hears("[ready]");
+        assert_eq!(site.wait_for(&manager, order, "written")["verified"], 2);
+        let (index, image) = site.image();
+        for card in &cards {
+            assert_equal_in_every_extent(&index, &image, card);
+        }
+        let slots = manager.list("/slots").unwrap();
+        assert_eq!(
+            slots.len(),
+            2,
+            "a reader in the same port is the same slot, and the stick is none: {slots:?}"
+        );
+        machine.cut_power();
+        let state = format!("{}?offset={STATE_AT}", stick.display());
+        // What a check at the next boot does without asking.
+        let checked = Command::new("e2fsck").args(["-p", &state]).output().unwrap();
+        assert!(checked.status.code().is_some_and(|code| code <= 1), "{}", text_of(&checked));
+    });
+}
