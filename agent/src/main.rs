@@ -35,11 +35,16 @@ fn main() -> ExitCode {
         .with_writer(|| logs::Tee(logs::ring()))
         .init();
     let arguments = Arguments::parse();
-    let result = match &arguments.check_network {
-        Some(file) => check_network(file),
-        None => work(arguments),
-    };
-    match result {
+    if let Some(file) = &arguments.check_network {
+        return match check_network(file) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    match work(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");

@@ -22,6 +22,7 @@ use super::state::StateFolder;
 use super::test_http::{Request, send, serve};
 use super::test_tls::{Ca, serve_tls};
 use crate::core::enrol::Standing;
+use crate::core::notice::{Surroundings, notice};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -290,6 +291,39 @@ fn a_rejected_appliance_says_so_and_has_no_token() {
     let running = world.start();
     running.wait_for("the rejection", |s| s.standing() == Standing::Rejected);
     assert!(running.session.token().is_none());
+    running.end();
+}
+
+#[test]
+fn a_retired_appliance_says_so_and_has_no_token() {
+    let world = World::new(Membership::Retired);
+    let running = world.start();
+    running.wait_for("the end of its service", |s| s.standing() == Standing::Retired);
+    assert!(running.session.token().is_none());
+    running.end();
+}
+
+#[test]
+fn a_captive_portal_is_not_taken_for_the_shop() {
+    let world = World::new(Membership::Approved);
+    let portal = serve(|_, stream| send(stream, "200 OK", b"<html>Accept our terms first</html>"));
+    let token = world.site(|site| site.token.to_string());
+    world.write_join_file_for(&portal, &token);
+    let running = world.start();
+    running.wait_for("the portal", |s| matches!(s.standing(), Standing::WrongServer(_)));
+    assert!(running.session.token().is_none());
+    running.end();
+}
+
+#[test]
+fn a_certificate_of_the_future_is_named_as_the_clocks_fault() {
+    let ca = Ca::new();
+    let world = World::new(Membership::Approved);
+    world.encrypt(ca.issue_from(2090, "127.0.0.1", 2099), ca.fingerprint());
+    let running = world.start();
+    running.wait_for("the clock", |s| matches!(s.standing(), Standing::ServerAway(_)));
+    let around = Surroundings { network: true, connected: false, slots: 0 };
+    assert_eq!(notice(&running.session.standing(), around).code, "clock_wrong");
     running.end();
 }
 

@@ -31,9 +31,15 @@ impl Ca {
 
     /// A certificate for `name`, good until the first day of `until_year`, behind it the CA's.
     pub(crate) fn issue(&self, name: &str, until_year: i32) -> ServerConfig {
+        self.issue_from(2020, name, until_year)
+    }
+
+    /// The same, good from the first day of `from_year` on.
+    pub(crate) fn issue_from(&self, from_year: i32, name: &str, until_year: i32) -> ServerConfig {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(until_year, 1, 1));
+        (params.not_before, params.not_after) =
+            (date_time_ymd(from_year, 1, 1), date_time_ymd(until_year, 1, 1));
         let issued = params.signed_by(&key, &Issuer::from_params(&self.params, &self.key)).unwrap();
         self.shown_beside(issued.der().clone(), &key)
     }
