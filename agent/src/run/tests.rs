@@ -114,7 +114,7 @@ fn a_card_that_was_put_in_a_moment_ago_is_not_written_in_place_of_the_one_before
         }
     }
     // Whoever watches the slot has seen another card; the event of it waits behind these two.
-    agent.devices.put(&slot, next_card.clone());
+    agent.devices.put(&slot, next_card.clone(), None);
     agent.step(probed.unwrap()).unwrap();
     agent.step(ready.unwrap()).unwrap();
     let state = agent.shop.shown().next().unwrap().1;
