@@ -102,7 +102,7 @@ impl Failed<'_> {
 
 /// The hub that a reader hangs on, from its port path: all up to the last port of the USB chain.
 pub(crate) fn hub_of(port_path: &str) -> &str {
-    let usb = port_path.find("usb").unwrap_or(0);
+    let usb = port_path.find("usb").unwrap_or(port_path.len());
     let is_chain =
         |part: &str| part.contains('.') && part.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-');
     let chain = port_path[usb..].split([':', '/', '_']).find(|part| {
@@ -386,6 +386,9 @@ mod tests {
             ("pci-0000:00:14.0-usb-0:3.2.1:1.0-scsi-0:0:0:1", "pci-0000:00:14.0-usb-0:3.2"),
             ("pci-0000:00:14.0/usb-3.2/lun0", "pci-0000:00:14.0/usb-3"),
             ("pci-0000:00:14.0/usb3-1.4/lun1", "pci-0000:00:14.0/usb3-1"),
+            ("0000:00:14.0/usb-3.2/0", "0000:00:14.0/usb-3"),
+            ("0000:00:14.0/usb-3/1", "0000:00:14.0/usb-3"),
+            ("0000:00:05.0/mmc", "0000:00:05.0"),
             ("virtual/s01", "virtual"),
             ("mmc", "mmc"),
         ] {
