@@ -11,6 +11,7 @@ mod common;
 mod machine;
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -35,6 +36,7 @@ const SLOW_BPS: u64 = 400 << 10;
 const BOOT_AT: &str = "@@2M";
 const CARDSHOP_AT: &str = "@@98M";
 const STATE_AT: u64 = 114 << 20;
+const STATE_SIZE: usize = 64 << 20;
 
 /// Runs the test's body in a network namespace of its own: this same test program again.
 fn in_own_network(test: &str, body: impl FnOnce()) {
@@ -126,6 +128,17 @@ fn ask_for_a_set_that_is_missing(folder: &Path, stick: &Path) {
     tool(Command::new("mcopy").args(["-o", "-i", &at(stick, BOOT_AT)]).arg(&env).arg("::cardshop/grubenv"));
 }
 
+/// The state partition after a power cut, as the next boot finds it: its journal makes it good without a question.
+fn check_state(folder: &Path, stick: &Path) {
+    // A partition in a file of its own: e2fsck loses an offset when it opens a file again behind the journal.
+    let (mut partition, copy) = (vec![0; STATE_SIZE], folder.join("state"));
+    File::open(stick).unwrap().read_exact_at(&mut partition, STATE_AT).unwrap();
+    std::fs::write(&copy, partition).unwrap();
+    let repaired = Command::new("e2fsck").arg("-p").arg(&copy).output().unwrap();
+    assert!(repaired.status.code().is_some_and(|code| code <= 1), "{}", text_of(&repaired));
+    tool(Command::new("e2fsck").arg("-fn").arg(&copy));
+}
+
 #[test]
 #[ignore = "boots a machine twice: a step of its own in tools/test"]
 fn a_flashed_stick_joins_a_shop_and_finishes_its_cards_after_a_power_cut() {
@@ -186,9 +199,6 @@ fn a_flashed_stick_joins_a_shop_and_finishes_its_cards_after_a_power_cut() {
             "a reader in the same port is the same slot, and the stick is none: {slots:?}"
         );
         machine.cut_power();
-        let state = format!("{}?offset={STATE_AT}", stick.display());
-        // What a check at the next boot does without asking.
-        let checked = Command::new("e2fsck").args(["-p", &state]).output().unwrap();
-        assert!(checked.status.code().is_some_and(|code| code <= 1), "{}", text_of(&checked));
+        check_state(folder.path(), &stick);
     });
 }
