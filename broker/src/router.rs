@@ -7,6 +7,9 @@
 //!   until they ask for the detach.
 //! - Every link name costs 0.7 KB for ever: names are numbers that are used again. Connect and disconnect go through
 //!   one queue, so a name is free as soon as its disconnect is queued.
+//! - A link's packets lie in a buffer of its own, and what goes through the Router's queue only says that there are
+//!   some: a publish may be read for an earlier one's sake, before a subscription that was queued between the two.
+//!   So the first publish after a subscription waits until the Router has it.
 //! - A log drops what nobody read in time, and only logs that: gaps in a log's offsets are an end of the session.
 //! - Its thread ends only by a panic; a router that was shut down keeps its empty self and a sleeping thread.
 
@@ -73,6 +76,8 @@ pub(crate) struct Rumqttd {
     publisher: LinkTx,
     /// Keeps the publisher's side open.
     _publisher_rx: LinkRx,
+    /// Routes were added since the last publish.
+    subscribed: bool,
     links: HashMap<LinkId, (LinkTx, Arc<Starts>)>,
     free: BTreeSet<LinkId>,
     /// Messages ever written to each log, by the Router's filter.
@@ -88,7 +93,8 @@ impl Rumqttd {
     pub(crate) fn start(connections: usize) -> Result<Self, RouterDead> {
         let inbox = SegmentConfig { max_segment_size: INBOX_SEGMENT_SIZE, max_segment_count: INBOX_SEGMENTS };
         let config = RouterConfig {
-            max_connections: connections + 1,
+            // Besides the sessions' links the publisher's, and one of `catch_up`.
+            max_connections: connections + 2,
             max_outgoing_packet_count: READ_COUNT,
             max_segment_size: WIDE_SEGMENT_SIZE,
             max_segment_count: WIDE_SEGMENTS,
@@ -107,6 +113,7 @@ impl Rumqttd {
             connect,
             publisher,
             _publisher_rx: publisher_rx,
+            subscribed: false,
             links: HashMap::new(),
             free: BTreeSet::new(),
             written: Route::wide().into_iter().map(|filter| (filter.into(), 0)).collect(),
@@ -124,6 +131,12 @@ impl Rumqttd {
         {
             *count += 1;
         }
+    }
+
+    /// Waits until the Router has taken all that was queued: it answers a new link after that.
+    fn catch_up(&self) -> Result<(), RouterDead> {
+        let (mut tx, _rx) = (self.connect)("catch-up")?;
+        disconnect(&mut tx)
     }
 
     fn wait_for_room(&self) -> Result<(), RouterDead> {
@@ -150,6 +163,11 @@ fn send(link: &mut LinkTx, packet: Packet) -> Result<(), RouterDead> {
         Poll::Ready(Err(error)) => Err(dead(&error)),
         Poll::Pending => Err(RouterDead("its link waits".into())),
     }
+}
+
+fn disconnect(link: &mut LinkTx) -> Result<(), RouterDead> {
+    let reason_code = DisconnectReasonCode::NormalDisconnection;
+    send(link, Packet::Disconnect(Disconnect { reason_code }, None))
 }
 
 fn poll_once<F: Future>(future: F) -> Poll<F::Output> {
@@ -184,11 +202,18 @@ impl Router for Rumqttd {
         if filters.is_empty() {
             return Ok(());
         }
+        self.subscribed = true;
         send(tx, Packet::Subscribe(Subscribe { pkid: 1, filters }, None))
     }
 
     fn publish(&mut self, batch: &mut Vec<(Bytes, Message)>) -> Result<(), RouterDead> {
+        if batch.is_empty() {
+            return Ok(());
+        }
         self.wait_for_room()?;
+        if std::mem::take(&mut self.subscribed) {
+            self.catch_up()?;
+        }
         for (key, _) in batch.iter() {
             self.count(key);
         }
@@ -202,8 +227,7 @@ impl Router for Rumqttd {
 
     fn detach(&mut self, link: LinkId) -> Result<(), RouterDead> {
         let Some((mut tx, _)) = self.links.remove(&link) else { return Ok(()) };
-        let disconnect = Disconnect { reason_code: DisconnectReasonCode::NormalDisconnection };
-        send(&mut tx, Packet::Disconnect(disconnect, None))?;
+        disconnect(&mut tx)?;
         self.free.insert(link);
         Ok(())
     }
@@ -314,6 +338,22 @@ mod tests {
         assert_eq!(messages.len(), 2_000);
         for (index, message) in messages.iter().enumerate() {
             assert_eq!(message.payload(), (index as u64 % 100).to_be_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_published_after_a_subscription_comes_also_from_a_router_that_is_behind() {
+        let mut router = Rumqttd::start(10).unwrap();
+        for round in 0..50 {
+            let (link, mut deliveries) = router.attach().unwrap();
+            // The first keeps it busy, the second is what the last may be read along with.
+            router.publish(&mut batch("server", 2_000)).unwrap();
+            router.publish(&mut batch("server", 1)).unwrap();
+            router.subscribe(link, &[Route::Board]).unwrap();
+            router.publish(&mut batch("board", 1)).unwrap();
+            let messages = receive(&mut deliveries, 1).await.unwrap();
+            assert_eq!(messages.len(), 1, "round {round}");
+            router.detach(link).unwrap();
         }
     }
 

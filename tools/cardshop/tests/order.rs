@@ -342,7 +342,7 @@ fn an_image_corrupted_in_the_warehouse_is_fetched_again_and_then_refused() {
     let story = eventually("the refusal is told", || {
         let story: Value = manager.get(&format!("/orders/{order}/explain")).ok()?;
         let text = story.to_string();
-        text.contains("cannot use image").then_some(text)
+        text.contains("The image is held").then_some(text)
     });
     assert!(story.contains(&index.chunk_range(chunk).start.to_string()), "the offset is named: {story}");
     assert!(shop.records(&manager, order).is_empty(), "no card is called good");
