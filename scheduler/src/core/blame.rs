@@ -102,20 +102,18 @@ impl Failed<'_> {
 
 /// The hub that a reader hangs on, from its port path: all up to the last port of the USB chain.
 pub(crate) fn hub_of(port_path: &str) -> &str {
-    let usb = port_path.find("usb").unwrap_or(port_path.len());
     let is_chain =
         |part: &str| part.contains('.') && part.bytes().all(|b| b.is_ascii_digit() || b == b'.' || b == b'-');
-    let chain = port_path[usb..].split([':', '/', '_']).find(|part| {
-        let part = part.trim_start_matches(|c: char| c.is_ascii_alphabetic() || c == '-');
-        is_chain(part)
-    });
-    match chain.and_then(|chain| {
-        let start = chain.as_ptr() as usize - port_path.as_ptr() as usize;
-        Some(start + chain.rfind('.')?)
-    }) {
-        Some(end) => &port_path[..end],
-        None => port_path.rsplit_once(['/', ':']).map_or(port_path, |(hub, _)| hub),
+    let between = [':', '/', '_'];
+    let mut at = port_path.find("usb").unwrap_or(port_path.len());
+    for part in port_path[at..].split_inclusive(between) {
+        let ports = part.trim_end_matches(between);
+        if is_chain(ports.trim_start_matches(|c: char| c.is_ascii_alphabetic() || c == '-')) {
+            return &port_path[..at + ports.rfind('.').expect("a chain has one")];
+        }
+        at += part.len();
     }
+    port_path.rsplit_once(['/', ':']).map_or(port_path, |(hub, _)| hub)
 }
 
 impl BenchRecord {

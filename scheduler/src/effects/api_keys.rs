@@ -11,7 +11,6 @@ use cardshop_protocol::time::Timestamp;
 use cardshop_protocol::token::{ApiRight, Claims, ISSUER, Role};
 use serde_json::Value;
 
-use super::MAX_TRIES;
 use super::catalogue::{channel_list, not_an_object};
 use super::idempotency::Once;
 use super::paging::PageRequest;
@@ -127,26 +126,23 @@ impl Scheduler {
         id: ObjectId,
     ) -> Result<ApiKeyView, SchedulerError> {
         caller.must(Action::Enrol)?;
-        for _ in 0..MAX_TRIES {
+        let decide = || {
             let stored = self.inner.store.get::<ApiKey>(&id.to_string())?;
             let stored = stored.filter(|k| k.value.channels.iter().all(|c| caller.sees(c)));
             let stored = stored.ok_or(SchedulerError::NotFound("API key"))?;
             if stored.value.revoked.is_some() {
-                return Ok(ApiKeyView::from(&stored.value));
+                return Ok((None, stored.value));
             }
             let key = ApiKey { revoked: Some(self.now()), ..stored.value.clone() };
             let mut batch = self.audited(caller, "api-key.revoke", &id.to_string());
             batch.update(&stored, &key);
-            match self.inner.store.apply(batch).await {
-                Ok(()) => {
-                    self.publish_keys()?;
-                    return Ok(ApiKeyView::from(&key));
-                }
-                Err(StoreError::Conflict { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            }
+            Ok((Some(batch), key))
+        };
+        let (key, stored) = self.change(decide).await?;
+        if stored {
+            self.publish_keys()?;
         }
-        Err(SchedulerError::Busy)
+        Ok(ApiKeyView::from(&key))
     }
 
     /// Writes down when keys were used.

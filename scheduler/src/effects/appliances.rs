@@ -3,12 +3,10 @@
 use cardshop_protocol::api::{Membership, Page};
 use cardshop_protocol::ids::{ApplianceId, Channel, ObjectId, OrderId};
 
-use super::MAX_TRIES;
 use super::paging::PageRequest;
 use crate::core::documents::{Appliance, CardDocument, JoinTokenDocument, Story};
 use crate::core::rights::{Action, Principal};
 use crate::core::views::{ApplianceView, CardView, JoinTokenView};
-use crate::store::StoreError;
 use crate::{Scheduler, SchedulerError};
 
 impl Scheduler {
@@ -86,7 +84,8 @@ impl Scheduler {
         channels: Option<Vec<Channel>>,
     ) -> Result<ApplianceView, SchedulerError> {
         caller.must(Action::Enrol)?;
-        for _ in 0..MAX_TRIES {
+        let approved = state == Membership::Approved;
+        let decide = || {
             let now = self.now();
             let stored = self.inner.store.get::<Appliance>(&id.to_string())?;
             let stored = stored.filter(|a| caller.sees_any(&a.value.channels));
@@ -96,10 +95,9 @@ impl Scheduler {
                 appliance.channels.clone_from(channels);
             }
             if appliance.state == state && appliance.channels == stored.value.channels {
-                return Ok(self.appliance_view(&appliance));
+                return Ok((None, appliance));
             }
             appliance.state = state;
-            let approved = state == Membership::Approved;
             if approved {
                 appliance.approved = Some(now);
             }
@@ -120,21 +118,18 @@ impl Scheduler {
                 appliance: Some(id),
                 channel: appliance.channels.first().cloned(),
             });
-            match self.inner.store.apply(batch).await {
-                Ok(()) => {
-                    if !approved {
-                        self.inner.picture.lock().expect("no holder panics").forget(id);
-                    }
-                    self.publish_keys()?;
-                    self.announce_appliance(&appliance);
-                    self.inner.replan.notify_one();
-                    return Ok(self.appliance_view(&appliance));
-                }
-                Err(StoreError::Conflict { .. }) => continue,
-                Err(error) => return Err(error.into()),
+            Ok((Some(batch), appliance))
+        };
+        let (appliance, stored) = self.change(decide).await?;
+        if stored {
+            if !approved {
+                self.inner.picture.lock().expect("no holder panics").forget(id);
             }
+            self.publish_keys()?;
+            self.announce_appliance(&appliance);
+            self.inner.replan.notify_one();
         }
-        Err(SchedulerError::Busy)
+        Ok(self.appliance_view(&appliance))
     }
 
     /// Join tokens of the caller's channels, newest first.

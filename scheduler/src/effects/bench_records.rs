@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use cardshop_protocol::ids::{ApplianceId, SlotId};
 use cardshop_protocol::message::{Alert, Event, Fact, VERSION};
 
-use super::MAX_TRIES;
 use crate::core::blame::{BenchRecord, Failed, Hold, Hubs, hub_of};
 use crate::core::documents::{Appliance, Story};
 use crate::core::order::Note;
 use crate::core::picture::Sighting;
 use crate::core::rights::{Action, Principal};
 use crate::core::views::SlotHoldView;
-use crate::store::{Batch, StoreError, Stored};
+use crate::store::{Batch, Stored};
 use crate::{Scheduler, SchedulerError};
 
 /// The alert of an appliance whose hub is doubted.
@@ -45,23 +44,28 @@ impl Scheduler {
     /// What a fact of `id` says of its slots; changes nothing yet.
     pub(crate) fn blame(&self, id: ApplianceId, event: &Event) -> Result<Blamed, SchedulerError> {
         let mut blamed = Blamed::default();
-        let stored = self.inner.store.get::<BenchRecord>(&id.to_string())?;
-        let mut record = stored.as_ref().map_or_else(|| BenchRecord::new(id), |s| s.value.clone());
-        match &event.fact {
-            Fact::CardVerified { record: card, .. } => record.card_verified(&card.slot),
+        let (verified_in, failed) = match &event.fact {
+            Fact::CardVerified { record, .. } => (Some(&record.slot), None),
             Fact::WriteFailed { slot, fault, remedy, card, .. } => {
-                let failed = Failed { slot, fault, remedy: *remedy, card: *card, fact: event.n };
-                record.card_failed(&failed, self.now(), &self.hubs(id), &mut blamed.notes);
-                if let Some(card) = failed.bad_card() {
-                    self.clear_elsewhere(id, card, &mut blamed)?;
-                }
+                (None, Some(Failed { slot, fault, remedy: *remedy, card: *card, fact: event.n }))
             }
             Fact::Started { .. }
             | Fact::WriteStarted { .. }
             | Fact::WriteRepeated { .. }
-            | Fact::ImageRefused { .. } => {}
-        }
+            | Fact::ImageRefused { .. } => return Ok(blamed),
+        };
+        let stored = self.inner.store.get::<BenchRecord>(&id.to_string())?;
         let before = stored.as_ref().map_or_else(|| BenchRecord::new(id), |s| s.value.clone());
+        let mut record = before.clone();
+        if let Some(slot) = verified_in {
+            record.card_verified(slot);
+        }
+        if let Some(failed) = failed {
+            record.card_failed(&failed, self.now(), &self.hubs(id), &mut blamed.notes);
+            if let Some(card) = failed.bad_card() {
+                self.clear_elsewhere(id, card, &mut blamed)?;
+            }
+        }
         if record != before {
             blamed.changes.push((stored, record));
         }
@@ -169,7 +173,7 @@ impl Scheduler {
         let appliance = self.inner.store.get::<Appliance>(&id.to_string())?.map(|a| a.value);
         let appliance = appliance.filter(|a| caller.sees_any(&a.channels));
         let appliance = appliance.ok_or(SchedulerError::NotFound("slot"))?;
-        for _ in 0..MAX_TRIES {
+        let decide = || {
             let stored = self.inner.store.get::<BenchRecord>(&id.to_string())?;
             let mut record = stored.as_ref().map_or_else(|| BenchRecord::new(id), |s| s.value.clone());
             let shown = {
@@ -179,7 +183,7 @@ impl Scheduler {
             if !shown && !record.slots.contains_key(slot) {
                 return Err(SchedulerError::NotFound("slot"));
             }
-            let Some(text) = change(&mut record) else { return Ok(SlotHoldView::new(&record, slot)) };
+            let Some(text) = change(&mut record) else { return Ok((None, record)) };
             let mut batch = self.audited(caller, action, &format!("{id}/{slot}"));
             batch.upsert(stored.as_ref(), &record).create(&Story {
                 id: self.next_id(),
@@ -190,16 +194,13 @@ impl Scheduler {
                 appliance: Some(id),
                 channel: appliance.channels.first().cloned(),
             });
-            match self.inner.store.apply(batch).await {
-                Ok(()) => {
-                    self.show_doubts(&record)?;
-                    self.inner.replan.notify_one();
-                    return Ok(SlotHoldView::new(&record, slot));
-                }
-                Err(StoreError::Conflict { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            }
+            Ok((Some(batch), record))
+        };
+        let (record, stored) = self.change(decide).await?;
+        if stored {
+            self.show_doubts(&record)?;
+            self.inner.replan.notify_one();
         }
-        Err(SchedulerError::Busy)
+        Ok(SlotHoldView::new(&record, slot))
     }
 }

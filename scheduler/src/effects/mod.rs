@@ -41,9 +41,9 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::sync::Notify;
 
-use crate::Config;
 use crate::core::picture::Picture;
-use crate::store::Store;
+use crate::store::{Batch, Store, StoreError};
+use crate::{Config, Scheduler, SchedulerError};
 
 /// All that a scheduler holds.
 pub(crate) struct Inner {
@@ -72,4 +72,27 @@ pub(crate) struct Inner {
 }
 
 /// How often a change is tried against other writers of the same document before the caller is told to come back.
-pub(crate) const MAX_TRIES: u32 = 16;
+const MAX_TRIES: u32 = 16;
+
+impl Scheduler {
+    /// Stores the batch that `decide` makes of what it reads; anew whenever another writer was faster. Gives what it
+    /// decided, and whether there was anything to store.
+    ///
+    /// # Errors
+    /// What `decide` or the store gives; `Busy` when somebody always was faster.
+    pub(crate) async fn change<T>(
+        &self,
+        mut decide: impl FnMut() -> Result<(Option<Batch>, T), SchedulerError>,
+    ) -> Result<(T, bool), SchedulerError> {
+        for _ in 0..MAX_TRIES {
+            let (batch, decided) = decide()?;
+            let Some(batch) = batch else { return Ok((decided, false)) };
+            match self.inner.store.apply(batch).await {
+                Ok(()) => return Ok((decided, true)),
+                Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(SchedulerError::Busy)
+    }
+}

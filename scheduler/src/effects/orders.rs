@@ -46,7 +46,7 @@ impl Scheduler {
         input: Input,
         mut extend: impl FnMut(&Order, Answer, &mut Batch),
     ) -> Result<(Order, Answer), SchedulerError> {
-        for _ in 0..MAX_TRIES {
+        let decide = || {
             let now = self.now();
             let stored = self.inner.store.get::<Order>(&id.to_string())?;
             let stored = stored.ok_or(SchedulerError::NotFound("order"))?;
@@ -61,17 +61,13 @@ impl Scheduler {
             }
             self.add_story(&order, notes, &mut batch);
             extend(&order, answer, &mut batch);
-            match self.inner.store.apply(batch).await {
-                Ok(()) if changed => {
-                    self.announce_order(&order);
-                    return Ok((order, answer));
-                }
-                Ok(()) => return Ok((order, answer)),
-                Err(StoreError::Conflict { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            }
+            Ok((Some(batch), (order, answer, changed)))
+        };
+        let ((order, answer, changed), _) = self.change(decide).await?;
+        if changed {
+            self.announce_order(&order);
         }
-        Err(SchedulerError::Busy)
+        Ok((order, answer))
     }
 
     pub(crate) fn add_story(&self, order: &Order, notes: Vec<Note>, batch: &mut Batch) {

@@ -5,7 +5,6 @@ use cardshop_protocol::ids::{Channel, ObjectId};
 use cardshop_protocol::token::Role;
 use serde_json::Value;
 
-use super::MAX_TRIES;
 use super::catalogue::not_an_object;
 use super::idempotency::Once;
 use super::paging::PageRequest;
@@ -14,7 +13,7 @@ use crate::core::fields::{Fields, InvalidField};
 use crate::core::order::{Note, Order};
 use crate::core::rights::{Action, Principal};
 use crate::core::units::{MAX_UNITS, Moved, Organization, cost, may_order, settle};
-use crate::store::{Batch, Select, StoreError, Stored};
+use crate::store::{Batch, Select, Stored};
 use crate::{Scheduler, SchedulerError};
 
 /// Longest name, characters.
@@ -97,7 +96,7 @@ impl Scheduler {
         let mut fields = Fields::new(body).ok_or_else(not_an_object)?;
         let add: i64 = fields.required("add")?;
         let reason = fields.text("reason", MAX_REASON)?.map(|r| format!(": {r}")).unwrap_or_default();
-        for _ in 0..MAX_TRIES {
+        let decide = || {
             let stored = self.inner.store.get::<Organization>(&id.to_string())?;
             let stored = stored.ok_or(SchedulerError::NotFound("organization"))?;
             let units = stored.value.units.checked_add_signed(add).filter(|units| *units <= MAX_UNITS);
@@ -108,13 +107,9 @@ impl Scheduler {
             let mut batch =
                 self.audited(caller, &format!("organization.units {add}{reason}"), &id.to_string());
             batch.update(&stored, &organization);
-            match self.inner.store.apply(batch).await {
-                Ok(()) => return Ok(organization),
-                Err(StoreError::Conflict { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(SchedulerError::Busy)
+            Ok((Some(batch), organization))
+        };
+        Ok(self.change(decide).await?.0)
     }
 
     /// The organization the caller orders for.

@@ -10,10 +10,9 @@ use cardshop_protocol::ids::{ApplianceId, Channel, ObjectId, TaskId};
 use cardshop_protocol::time::Timestamp;
 use cardshop_protocol::token::{Claims, ISSUER, Role};
 
-use super::MAX_TRIES;
 use crate::core::documents::{Appliance, RefreshFamily};
 use crate::core::rights::Principal;
-use crate::store::{Batch, StoreError};
+use crate::store::Batch;
 use crate::{Scheduler, SchedulerError};
 
 /// Life of an access token.
@@ -125,7 +124,7 @@ impl Scheduler {
     /// `NotKnown` for every cause; a token used before also revokes its family.
     pub async fn refresh(&self, token: &str) -> Result<TokenPair, SchedulerError> {
         let (id, number) = self.read_refresh(token).ok_or(SchedulerError::NotKnown)?;
-        for _ in 0..MAX_TRIES {
+        let decide = || {
             let now = self.now();
             let stored = self.inner.store.get::<RefreshFamily>(&id.to_string())?;
             let stored = stored.ok_or(SchedulerError::NotKnown)?;
@@ -144,20 +143,16 @@ impl Scheduler {
             }
             let mut batch = Batch::new();
             batch.update(&stored, &family);
-            match self.inner.store.apply(batch).await {
-                Ok(()) => {}
-                Err(StoreError::Conflict { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            }
-            if reused {
-                tracing::warn!(sub = family.sub, "a refresh token was used twice: its family is revoked");
-            }
-            return match subject {
-                Some(subject) => Ok(self.pair(subject, &family, now)),
-                None => Err(SchedulerError::NotKnown),
-            };
+            Ok((Some(batch), (family, reused, subject, now)))
+        };
+        let ((family, reused, subject, now), _) = self.change(decide).await?;
+        if reused {
+            tracing::warn!(sub = family.sub, "a refresh token was used twice: its family is revoked");
         }
-        Err(SchedulerError::Busy)
+        match subject {
+            Some(subject) => Ok(self.pair(subject, &family, now)),
+            None => Err(SchedulerError::NotKnown),
+        }
     }
 
     /// Who the family belongs to, as they are now; `None` when they may not log in any more.

@@ -5,7 +5,6 @@ use cardshop_protocol::api::Page;
 use cardshop_protocol::ids::{Channel, ObjectId};
 use cardshop_protocol::token::Role;
 
-use super::MAX_TRIES;
 use super::catalogue::channel_list;
 use super::idempotency::Once;
 use super::paging::PageRequest;
@@ -15,7 +14,7 @@ use crate::core::fields::{Fields, InvalidField};
 use crate::core::rights::{Action, Principal};
 use crate::core::units::Organization;
 use crate::core::views::UserView;
-use crate::store::{Batch, StoreError};
+use crate::store::Batch;
 use crate::{Scheduler, SchedulerError};
 
 /// Login name of the creator that runs in the scheduler's own process.
@@ -237,27 +236,24 @@ impl Scheduler {
         id: ObjectId,
         change: impl Fn(&mut User) -> Result<bool, SchedulerError>,
     ) -> Result<UserView, SchedulerError> {
-        for _ in 0..MAX_TRIES {
+        let decide = || {
             let stored = self.inner.store.get::<User>(&id.to_string())?;
             let stored = stored.ok_or(SchedulerError::NotFound("user"))?;
             let mut user = stored.value.clone();
             if !change(&mut user)? {
-                return Ok(UserView::from(&user));
+                return Ok((None, user));
             }
             user.epoch += 1;
             user.epoch_raised = Some(self.now());
             let mut batch = self.audited(caller, action, &user.id.to_string());
             batch.update(&stored, &user);
-            match self.inner.store.apply(batch).await {
-                Ok(()) => {
-                    self.publish_keys()?;
-                    return Ok(UserView::from(&user));
-                }
-                Err(StoreError::Conflict { .. }) => continue,
-                Err(error) => return Err(error.into()),
-            }
+            Ok((Some(batch), user))
+        };
+        let (user, stored) = self.change(decide).await?;
+        if stored {
+            self.publish_keys()?;
         }
-        Err(SchedulerError::Busy)
+        Ok(UserView::from(&user))
     }
 
     /// Users.

@@ -3,11 +3,10 @@
 
 use cardshop_protocol::keys::{KeyList, KeyUse, PublicKey};
 
-use super::MAX_TRIES;
 use super::ask::{Answer, Question};
 use crate::core::documents::WarehouseDocument;
 use crate::core::order::Order;
-use crate::store::{Batch, StoreError};
+use crate::store::Batch;
 use crate::{Scheduler, SchedulerError};
 
 /// Largest key list read, bytes.
@@ -84,18 +83,15 @@ impl Scheduler {
         id: &str,
         change: impl Fn(&mut T),
     ) -> Result<(), SchedulerError> {
-        for _ in 0..MAX_TRIES {
-            let Some(stored) = self.inner.store.get::<T>(id)? else { return Ok(()) };
+        let decide = || {
+            let Some(stored) = self.inner.store.get::<T>(id)? else { return Ok((None, ())) };
             let mut value = stored.value.clone();
             change(&mut value);
             let mut batch = Batch::new();
             batch.update(&stored, &value);
-            match self.inner.store.apply(batch).await {
-                Err(StoreError::Conflict { .. }) => continue,
-                other => return Ok(other?),
-            }
-        }
-        Err(SchedulerError::Busy)
+            Ok((Some(batch), ()))
+        };
+        self.change(decide).await.map(drop)
     }
 
     /// The index keys pinned for the warehouse at `url`; asks it when there are none yet.
