@@ -215,6 +215,12 @@ impl Config {
     }
 }
 
+/// The line, from 1, at which `text` is no TOML.
+pub(crate) fn line_of(text: &str, error: &toml::de::Error) -> usize {
+    let at = error.span().map_or(0, |span| span.start);
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
 /// Reads a text file that nobody should have made larger than [`MAX_FILE_SIZE`].
 pub(crate) fn read_bounded(path: &Path) -> std::io::Result<String> {
     use std::io::Read;

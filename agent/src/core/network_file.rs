@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use crate::config::line_of;
+
 /// Longest file, bytes. A full one of ours is below 400.
 pub const MAX_NETWORK_FILE_SIZE: usize = 16 * 1024;
 /// Most name servers. **Source:** resolv.conf(5), `MAXNS`.
@@ -105,10 +107,9 @@ impl NetworkFile {
         if text.len() > MAX_NETWORK_FILE_SIZE {
             return Err(NetworkFileError::TooLong);
         }
-        let contents: Contents = toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start);
-            let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
-            NetworkFileError::NotToml { line, why: shown(error.message()) }
+        let contents: Contents = toml::from_str(text).map_err(|error| NetworkFileError::NotToml {
+            line: line_of(text, &error),
+            why: shown(error.message()),
         })?;
         let file = Self {
             addresses: parse_all(

@@ -10,7 +10,7 @@ use cardshop_protocol::join::JoinToken;
 use serde::Deserialize;
 
 use super::address::check_http;
-use crate::config::{MAX_FILE_SIZE, read_bounded};
+use crate::config::{MAX_FILE_SIZE, line_of, read_bounded};
 
 /// What the join file says.
 #[derive(Clone)]
@@ -74,10 +74,8 @@ fn parse(text: &str) -> Result<JoinFile, JoinFileError> {
     if text.len() as u64 > MAX_FILE_SIZE {
         return Err(JoinFileError::TooLong);
     }
-    let contents: Contents = toml::from_str(text).map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start);
-        JoinFileError::NotToml(text.bytes().take(at).filter(|b| *b == b'\n').count() + 1)
-    })?;
+    let contents: Contents =
+        toml::from_str(text).map_err(|error| JoinFileError::NotToml(line_of(text, &error)))?;
     let server = contents.server.trim_end_matches('/').to_owned();
     let address = check_http(&server)?;
     let token = match contents.token.as_deref().map(str::trim) {
