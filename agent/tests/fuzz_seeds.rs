@@ -4,28 +4,20 @@
 #[path = "../fuzz/checks.rs"]
 #[allow(unreachable_pub)] // another crate compiles it as its own module
 mod checks;
-
-fn replay(target: &str, check: fn(&[u8])) {
-    let folder = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
-    let mut count = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        check(&std::fs::read(entry.unwrap().path()).unwrap());
-        count += 1;
-    }
-    assert!(count > 0, "no seed in {folder}");
-}
+#[path = "../../tools/testing/seeds.rs"]
+mod seeds;
 
 #[test]
 fn no_join_file_the_fuzzer_kept_breaks_the_reader() {
-    replay("join_file", checks::join_file);
+    seeds::replay("join_file", checks::join_file);
 }
 
 #[test]
 fn no_network_file_the_fuzzer_kept_breaks_the_reader() {
-    replay("network_file", checks::network_file);
+    seeds::replay("network_file", checks::network_file);
 }
 
 #[test]
 fn no_join_answer_the_fuzzer_kept_breaks_the_reader() {
-    replay("join_answer", checks::join_answer);
+    seeds::replay("join_answer", checks::join_answer);
 }

@@ -8,34 +8,26 @@ mod checks;
 #[path = "../fuzz/packed.rs"]
 #[allow(unreachable_pub)] // as above
 mod packed;
+#[path = "../../../tools/testing/seeds.rs"]
+mod seeds;
 
 use cardshop_card::memory::{FaultPlan, MemoryCard};
 use cardshop_card::{PassportError, read_passport_of};
 
-fn replay(target: &str, check: fn(&[u8])) {
-    let folder = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
-    let mut count = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        check(&std::fs::read(entry.unwrap().path()).unwrap());
-        count += 1;
-    }
-    assert!(count > 0, "no seed in {folder}");
-}
-
 #[test]
 fn no_bmap_the_fuzzer_kept_breaks_the_parser() {
-    replay("bmap", checks::bmap);
+    seeds::replay("bmap", checks::bmap);
 }
 
 #[test]
 fn no_card_the_fuzzer_kept_breaks_the_passport_reader() {
-    replay("passport", checks::passport);
+    seeds::replay("passport", checks::passport);
 }
 
 #[cfg(feature = "packed")]
 #[test]
 fn no_packed_image_the_fuzzer_kept_breaks_the_decoders() {
-    replay("packed", packed::packed);
+    seeds::replay("packed", packed::packed);
 }
 
 #[test]
@@ -49,5 +41,5 @@ fn the_cards_the_fuzzer_changes_are_ones_whose_passport_file_is_found() {
 
 #[test]
 fn no_note_the_fuzzer_kept_breaks_its_reader() {
-    replay("note", checks::note);
+    seeds::replay("note", checks::note);
 }

@@ -9,6 +9,8 @@
 #[path = "../../../tools/cardshop/tests/common/mod.rs"]
 mod common;
 mod machine;
+#[path = "../../../tools/testing/qemu.rs"]
+mod qemu;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -4,23 +4,15 @@
 #[path = "../fuzz/checks.rs"]
 #[allow(unreachable_pub)] // another crate compiles it as its own module
 mod checks;
-
-fn replay(target: &str, check: fn(&[u8])) {
-    let folder = format!("{}/fuzz/seeds/{target}", env!("CARGO_MANIFEST_DIR"));
-    let mut count = 0;
-    for entry in std::fs::read_dir(&folder).unwrap() {
-        check(&std::fs::read(entry.unwrap().path()).unwrap());
-        count += 1;
-    }
-    assert!(count > 0, "no seed in {folder}");
-}
+#[path = "../../../tools/testing/seeds.rs"]
+mod seeds;
 
 #[test]
 fn no_headers_the_fuzzer_kept_break_their_readers() {
-    replay("headers", checks::headers);
+    seeds::replay("headers", checks::headers);
 }
 
 #[test]
 fn no_bodies_the_fuzzer_kept_break_their_readers() {
-    replay("bodies", checks::bodies);
+    seeds::replay("bodies", checks::bodies);
 }

@@ -2,9 +2,20 @@
 #![allow(clippy::unwrap_used)] // a test helper that cannot unwrap reads worse and asserts less
 #![allow(clippy::print_stdout)] // a test that is skipped says so
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+
+/// Runs `cardshop bench` in a folder; gives what it said, and the events in it.
+fn bench(words: &[&str], folder: &Path) -> (String, Vec<Value>) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cardshop"));
+    let output = command.arg("bench").args(words).args(["--json", "--dir"]).arg(folder).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let events = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    (text, events)
+}
 
 #[test]
 fn a_bench_of_two_cards_times_the_raw_rate_and_ours_and_leaves_no_device_behind() {
@@ -13,26 +24,8 @@ fn a_bench_of_two_cards_times_the_raw_rate_and_ours_and_leaves_no_device_behind(
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_cardshop"))
-        .args([
-            "bench",
-            "card",
-            "--size",
-            "8388608",
-            "--rounds",
-            "1",
-            "--cards",
-            "2",
-            "--uncapped",
-            "--json",
-            "--dir",
-        ])
-        .arg(folder.path())
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let (text, events) =
+        bench(&["card", "--size", "8388608", "--rounds", "1", "--cards", "2", "--uncapped"], folder.path());
     if let Some(reason) = events
         .iter()
         .find(|event| event["event"] == "skipped" && event["text"].as_str().unwrap().starts_with("2 cards"))
@@ -57,14 +50,7 @@ fn a_bench_of_two_cards_times_the_raw_rate_and_ours_and_leaves_no_device_behind(
 #[test]
 fn a_bench_of_a_build_times_it_beside_cp_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_cardshop"))
-        .args(["bench", "build", "--size", "20000000", "--rounds", "1", "--json", "--dir"])
-        .arg(folder.path())
-        .output()
-        .unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    let events: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let (text, events) = bench(&["build", "--size", "20000000", "--rounds", "1"], folder.path());
     let round = events.iter().find(|e| e["event"] == "bench").unwrap();
     assert!(
         round["seconds"].as_f64().unwrap() > 0.0 && round["cp_seconds"].as_f64().unwrap() > 0.0,

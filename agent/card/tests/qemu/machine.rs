@@ -1,25 +1,19 @@
-//! A machine with readers: QEMU without KVM, which runs everywhere. Starts it, hears what the guest says, and
-//! pulls cards out as told.
+//! A machine with readers. Starts it, hears what the guest says, and pulls cards out as told.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::image::MIB;
 use crate::initramfs;
 use crate::nbd::{self, Lie};
+use crate::qemu::Qemu;
 
 /// Bytes each card says it has.
 pub(crate) const CARD_SIZE: u64 = 16 * MIB;
-/// How long the guest may say nothing: it boots in half a minute on a machine that has time.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// What a slow card moves, bytes a second: there is time to pull it out.
 const SLOW: u64 = 256 * 1024;
 
@@ -86,10 +80,10 @@ pub(crate) fn run(slots: &[Slot]) -> Result<BTreeMap<&'static str, Ending>, Stri
     let initramfs = folder.path().join("initramfs");
     fs::write(&initramfs, initramfs::build(&kernel, &Value::from(plan).to_string())?)
         .map_err(|e| e.to_string())?;
-    let mut machine = Machine::start(&kernel, folder.path(), &initramfs, slots)?;
+    let mut machine = start(&kernel, folder.path(), &initramfs, slots)?;
     let mut endings = BTreeMap::new();
     while endings.len() < slots.len() {
-        let told = machine.next();
+        let told = next(&mut machine);
         let Some((number, slot)) = slots.iter().enumerate().find(|(_, slot)| told["card"] == slot.name)
         else {
             panic!("the guest said {told}");
@@ -139,115 +133,28 @@ fn ending(told: &Value, file: &Path) -> Ending {
     }
 }
 
-struct Machine {
-    qemu: Child,
-    lines: Receiver<String>,
-    /// What was heard so far, for the report when the guest goes silent.
-    heard: Vec<String>,
-    control: BufReader<UnixStream>,
-}
-
-impl Machine {
-    fn start(kernel: &Path, folder: &Path, initramfs: &Path, slots: &[Slot]) -> Result<Self, String> {
-        let control = folder.join("control");
-        let mut command = Command::new("qemu-system-x86_64");
-        command.args([
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max",
-            "-m",
-            "512",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
+fn start(kernel: &Path, folder: &Path, initramfs: &Path, slots: &[Slot]) -> Result<Qemu, String> {
+    Qemu::start(&folder.join("control"), |command| {
         command.arg("-kernel").arg(kernel.join("vmlinuz")).arg("-initrd").arg(initramfs);
         command.args([
             "-append",
             "console=ttyS0 loglevel=1 panic=-1 -- inside_the_guest --exact --ignored --nocapture",
         ]);
-        command.args(["-serial", "stdio", "-device", "qemu-xhci,p2=15,p3=15"]);
-        command.arg("-qmp").arg(format!("unix:{},server=on,wait=off", control.display()));
+        command.args(["-device", "qemu-xhci,p2=15,p3=15"]);
         for (number, slot) in slots.iter().enumerate() {
             command.args(arguments(folder, number, slot));
         }
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut qemu = spawned.map_err(|e| format!("no qemu-system-x86_64: {e}"))?;
-        let (sender, lines) = channel();
-        let (out, error) = (qemu.stdout.take().unwrap(), qemu.stderr.take().unwrap());
-        let said_by_qemu = sender.clone();
-        std::thread::spawn(move || {
-            BufReader::new(error).lines().map_while(Result::ok).all(|l| said_by_qemu.send(l).is_ok())
-        });
-        std::thread::spawn(move || {
-            // Firmware and kernel write what is no UTF-8.
-            BufReader::new(out)
-                .split(b'\n')
-                .map_while(Result::ok)
-                .all(|line| sender.send(String::from_utf8_lossy(&line).into_owned()).is_ok())
-        });
-        let mut heard = Vec::new();
-        let stream = connect(&control, &mut qemu, &lines, &mut heard);
-        let mut machine = Self { qemu, lines, heard, control: BufReader::new(stream) };
-        machine.answer(); // the greeting
-        machine.command("qmp_capabilities", &json!({}));
-        Ok(machine)
-    }
-
-    /// The next object the guest says.
-    fn next(&mut self) -> Value {
-        loop {
-            let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
-                panic!("the guest says nothing any more; it said:\n{}", self.heard.join("\n"));
-            };
-            // The test harness in the guest begins a line and does not end it.
-            let object = line.find('{').and_then(|at| serde_json::from_str::<Value>(line[at..].trim()).ok());
-            self.heard.push(line);
-            if let Some(object) = object.filter(|object| object.get("card").is_some()) {
-                return object;
-            }
-        }
-    }
-
-    fn answer(&mut self) -> Value {
-        let mut line = String::new();
-        self.control.read_line(&mut line).unwrap();
-        serde_json::from_str(&line).unwrap_or_else(|_| panic!("QEMU said {line:?}"))
-    }
-
-    /// Tells QEMU to do something; events that come in between are not ours.
-    fn command(&mut self, name: &str, arguments: &Value) {
-        let command = json!({"execute": name, "arguments": arguments});
-        writeln!(self.control.get_mut(), "{command}").unwrap();
-        loop {
-            let answer = self.answer();
-            assert!(answer.get("error").is_none(), "{command}: {answer}");
-            if answer.get("return").is_some() {
-                return;
-            }
-        }
-    }
+    })
 }
 
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
-    }
-}
-
-/// QEMU opens its control socket some moments after it was started.
-fn connect(path: &Path, qemu: &mut Child, lines: &Receiver<String>, heard: &mut Vec<String>) -> UnixStream {
+/// The next object the guest says.
+fn next(machine: &mut Qemu) -> Value {
     loop {
-        if let Ok(stream) = UnixStream::connect(path) {
-            return stream;
-        }
-        heard.extend(lines.recv_timeout(Duration::from_millis(50)));
-        if qemu.try_wait().unwrap().is_some() {
-            heard.extend(lines.iter());
-            panic!("QEMU ended: {}", heard.join("\n"));
+        let line = machine.line("card");
+        // The test harness in the guest begins a line and does not end it.
+        let object = line.find('{').and_then(|at| serde_json::from_str::<Value>(line[at..].trim()).ok());
+        if let Some(object) = object.filter(|object| object.get("card").is_some()) {
+            return object;
         }
     }
 }

@@ -8,6 +8,8 @@ mod image;
 mod initramfs;
 mod machine;
 mod nbd;
+#[path = "../../../../tools/testing/qemu.rs"]
+mod qemu;
 
 use std::collections::BTreeMap;
 

@@ -7,66 +7,31 @@
 mod base;
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../../../../tools/testing/qemu.rs"]
+mod qemu;
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::channel;
-use std::time::Duration;
 
 use base::MIB;
 use cardshop_creator::Built;
 use cardshop_protocol::index::ExtentKind;
 use common::{Bench, e2, noise};
+use qemu::Qemu;
 use sha2::Digest;
 
-/// How long the guest may say nothing: it boots in half a minute on a machine that has time.
-const PATIENCE: Duration = Duration::from_secs(300);
 /// Where the data partition comes to lie behind the base.
 const DATA_START: u64 = 72 * MIB;
 
-struct Machine(Child);
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Starts a machine from a card and gives what it says up to `END`.
-fn boot(card: &Path) -> Result<Vec<String>, String> {
-    let mut command = Command::new("qemu-system-x86_64");
-    command.args([
-        "-accel",
-        "tcg",
-        "-cpu",
-        "max",
-        "-m",
-        "512",
-        "-nodefaults",
-        "-display",
-        "none",
-        "-no-reboot",
-    ]);
-    command.args(["-serial", "stdio", "-drive"]).arg(format!("if=virtio,format=raw,file={}", card.display()));
-    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let mut machine = Machine(spawned.map_err(|e| format!("no qemu-system-x86_64: {e}"))?);
-    let (sender, lines) = channel();
-    let out = machine.0.stdout.take().unwrap();
-    std::thread::spawn(move || {
-        // Firmware and kernel write what is no UTF-8.
-        let mut lines = BufReader::new(out).split(b'\n').map_while(Result::ok);
-        lines.all(|line| sender.send(String::from_utf8_lossy(&line).trim().to_owned()).is_ok())
-    });
+fn boot(card: &Path, folder: &Path) -> Result<Vec<String>, String> {
+    let mut machine = Qemu::start(&folder.join("control"), |command| {
+        command.arg("-drive").arg(format!("if=virtio,format=raw,file={}", card.display()));
+    })?;
     let mut heard = Vec::new();
     while heard.last().is_none_or(|line| line != "END") {
-        match lines.recv_timeout(PATIENCE) {
-            Ok(line) => heard.push(line),
-            Err(_) => panic!("the machine says nothing any more; it said:\n{}", heard.join("\n")),
-        }
+        heard.push(machine.line("END"));
     }
     Ok(heard)
 }
@@ -107,7 +72,7 @@ fn a_built_card_boots(content_bytes: usize, more: u64) {
     let built = bench.build("card.img", &recipe);
     let (card, size) = (bench.path("card"), built.index.image_size() + more);
     write_card(&built, &card, size);
-    let heard = match boot(&card) {
+    let heard = match boot(&card, bench.folder.path()) {
         Ok(heard) => heard,
         Err(reason) => return println!("SKIPPED: {reason}"),
     };
