@@ -21,7 +21,7 @@ pub use effects::start::FirstLogin;
 pub use effects::users::NewUser;
 pub use ureq::tls::RootCerts;
 
-use crate::core::fields::InvalidField;
+pub use crate::core::fields::InvalidField;
 use crate::core::order::Refusal;
 pub use crate::store::StoreError;
 

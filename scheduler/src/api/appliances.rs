@@ -6,9 +6,11 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use cardshop_protocol::api::{Join, JoinAnswer, Page, SlotView};
 use cardshop_protocol::ids::ApplianceId;
+use cardshop_protocol::message::{Action as Reflex, CommandReply};
 
 use super::caller::{Body, Caller, Id, IdempotencyKey, Query, SlotPath};
 use super::error::ApiError;
+use crate::core::blame::MAX_SLOT_NAME;
 use crate::core::fields::Fields;
 use crate::core::rights::Action;
 use crate::core::views::{ApplianceView, JoinTokenView, NewJoinToken, SlotHoldView};
@@ -24,12 +26,19 @@ pub(super) fn routes() -> Router<Scheduler> {
         .route("/appliances/{id}", get(appliance))
         .route("/appliances/{id}/approve", post(approve))
         .route("/appliances/{id}/reject", post(reject))
+        .route("/appliances/{id}/reboot", post(reboot))
+        .route("/appliances/{id}/logs", post(logs))
         .route("/join-tokens", get(join_tokens).post(create_join_token))
         .route("/join", post(join))
         .route("/join/{appliance}", get(join_state))
         .route("/slots", get(slots))
         .route("/slots/{appliance}/{slot}/hold", post(hold_slot))
         .route("/slots/{appliance}/{slot}/resume", post(resume_slot))
+        .route("/slots/{appliance}/{slot}/name", post(name_slot))
+        .route("/slots/{appliance}/{slot}/identify", post(identify_slot))
+        .route("/slots/{appliance}/{slot}/eject", post(eject_slot))
+        .route("/slots/{appliance}/{slot}/retry", post(retry_slot))
+        .route("/slots/{appliance}/{slot}/release", post(release_slot))
 }
 
 async fn appliances(
@@ -117,6 +126,70 @@ async fn resume_slot(
     SlotPath(appliance, slot): SlotPath,
 ) -> Result<Json<SlotHoldView>, ApiError> {
     Ok(Json(scheduler.resume_slot(&caller, appliance, slot).await?))
+}
+
+async fn name_slot(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    SlotPath(appliance, slot): SlotPath,
+    body: Body,
+) -> Result<Json<SlotHoldView>, ApiError> {
+    caller.must(Action::Tend)?;
+    let mut fields = Fields::new(body.json).ok_or_else(not_an_object)?;
+    let name = fields.text("name", MAX_SLOT_NAME).map_err(SchedulerError::from)?;
+    Ok(Json(scheduler.name_slot(&caller, appliance, slot, name).await?))
+}
+
+async fn identify_slot(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    SlotPath(appliance, slot): SlotPath,
+) -> Result<Json<CommandReply>, ApiError> {
+    let reflex = |slot| Reflex::Identify { slot };
+    Ok(Json(scheduler.command_slot(&caller, appliance, slot, reflex).await?))
+}
+
+async fn eject_slot(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    SlotPath(appliance, slot): SlotPath,
+) -> Result<Json<CommandReply>, ApiError> {
+    let reflex = |slot| Reflex::Eject { slot };
+    Ok(Json(scheduler.command_slot(&caller, appliance, slot, reflex).await?))
+}
+
+async fn retry_slot(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    SlotPath(appliance, slot): SlotPath,
+) -> Result<Json<CommandReply>, ApiError> {
+    let reflex = |slot| Reflex::Retry { slot };
+    Ok(Json(scheduler.command_slot(&caller, appliance, slot, reflex).await?))
+}
+
+async fn release_slot(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    SlotPath(appliance, slot): SlotPath,
+) -> Result<Json<CommandReply>, ApiError> {
+    let reflex = |slot| Reflex::Release { slot };
+    Ok(Json(scheduler.command_slot(&caller, appliance, slot, reflex).await?))
+}
+
+async fn reboot(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ApplianceId>,
+) -> Result<Json<CommandReply>, ApiError> {
+    Ok(Json(scheduler.reboot_appliance(&caller, id).await?))
+}
+
+async fn logs(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ApplianceId>,
+) -> Result<Json<CommandReply>, ApiError> {
+    Ok(Json(scheduler.appliance_logs(&caller, id).await?))
 }
 
 async fn slots(

@@ -7,6 +7,7 @@ use cardshop_protocol::api::{
     Page, Refresh, ReportAnswer, SlotView, TokenPair,
 };
 use cardshop_protocol::keys::KeyList;
+use cardshop_protocol::message::CommandReply;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::core::documents::{Audit, ChannelDocument, Configuration, Media, Story, WarehouseDocument};
@@ -186,6 +187,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     get("/api/v1/appliances/{id}", May(Look), "One appliance", of::<ApplianceView>),
     with(act("/api/v1/appliances/{id}/approve", May(Enrol), "Let it work", of::<ApplianceView>), channels),
     act("/api/v1/appliances/{id}/reject", May(Enrol), "Refuse it, or take it out", of::<ApplianceView>),
+    act("/api/v1/appliances/{id}/reboot", May(Tend), "Restart it between cards", of::<CommandReply>),
+    act("/api/v1/appliances/{id}/logs", May(Tend), "The newest lines of its log", of::<CommandReply>),
     list("/api/v1/join-tokens", May(Enrol), "Join tokens", of::<Page<JoinTokenView>>),
     make("/api/v1/join-tokens", May(Enrol), "Make a join token", channels, of::<NewJoinToken>),
     list("/api/v1/slots", May(Watch), "Slots and what they do", of::<Page<SlotView>>),
@@ -194,6 +197,11 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         hold,
     ),
     act("/api/v1/slots/{appliance}/{slot}/resume", May(Tend), "Let a held slot go on", of::<SlotHoldView>),
+    with(act("/api/v1/slots/{appliance}/{slot}/name", May(Tend), "Name a slot", of::<SlotHoldView>), name),
+    act("/api/v1/slots/{appliance}/{slot}/identify", May(Tend), "Strobe its light", of::<CommandReply>),
+    act("/api/v1/slots/{appliance}/{slot}/eject", May(Tend), "Let go of the card", of::<CommandReply>),
+    act("/api/v1/slots/{appliance}/{slot}/retry", May(Tend), "Try the card again", of::<CommandReply>),
+    act("/api/v1/slots/{appliance}/{slot}/release", May(Tend), "Allow to erase the card", of::<CommandReply>),
     Operation {
         query: &[("last_event_id", number)],
         answer: Answer::Text("text/event-stream"),
@@ -379,4 +387,8 @@ fn channels(_: &mut SchemaGenerator) -> Schema {
 
 fn hold(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "properties": {"reason": {"type": ["string", "null"]}}})
+}
+
+fn name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "properties": {"name": {"type": ["string", "null"]}}})
 }

@@ -17,7 +17,7 @@
 use std::collections::BTreeMap;
 
 use cardshop_protocol::ids::{ApplianceId, ObjectId, SlotId};
-use cardshop_protocol::message::{Fault, Remedy};
+use cardshop_protocol::message::{DesiredSlot, Fault, Remedy};
 use cardshop_protocol::time::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -43,12 +43,23 @@ pub struct Hold {
     pub by: Option<String>,
 }
 
+/// Longest name of a slot, characters: it is to be read at three metres.
+pub(crate) const MAX_SLOT_NAME: usize = 24;
+
 /// What is known of one slot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SlotRecord {
     /// Cards that failed in it since one was verified in it, or a person let it go on.
     pub(crate) failed: Vec<String>,
     pub(crate) hold: Option<Hold>,
+    /// What people call it.
+    #[serde(default)]
+    pub(crate) name: Option<String>,
+    /// Cards verified in it, and tries that failed, so far.
+    #[serde(default)]
+    pub(crate) verified: u64,
+    #[serde(default)]
+    pub(crate) failures: u64,
 }
 
 /// The hub of each slot, as far as it is known.
@@ -121,10 +132,19 @@ impl BenchRecord {
         Self { appliance, slots: BTreeMap::new(), hubs: BTreeMap::new() }
     }
 
+    /// The record of a slot; `None` when too many are remembered.
+    fn record(&mut self, slot: &SlotId) -> Option<&mut SlotRecord> {
+        if self.slots.len() >= MAX_SLOTS && !self.slots.contains_key(slot) {
+            return None;
+        }
+        Some(self.slots.entry(slot.clone()).or_default())
+    }
+
     /// A card was verified in `slot`: what failed in it before was the cards' fault.
     pub(crate) fn card_verified(&mut self, slot: &SlotId) {
-        if let Some(record) = self.slots.get_mut(slot) {
+        if let Some(record) = self.record(slot) {
             record.failed.clear();
+            record.verified += 1;
         }
     }
 
@@ -137,6 +157,9 @@ impl BenchRecord {
         notes: &mut Vec<Note>,
     ) {
         let Failed { slot, fault, .. } = failed;
+        if let Some(record) = self.record(slot) {
+            record.failures += 1;
+        }
         match says(fault) {
             Says::Nothing => {}
             Says::CardIsBad => {
@@ -185,11 +208,8 @@ impl BenchRecord {
     }
 
     fn doubt(&mut self, failed: &Failed<'_>, now: Timestamp, hubs: &Hubs, notes: &mut Vec<Note>) {
-        if self.slots.len() >= MAX_SLOTS && !self.slots.contains_key(failed.slot) {
-            return;
-        }
         let slot = failed.slot;
-        let record = self.slots.entry(slot.clone()).or_default();
+        let Some(record) = self.record(slot) else { return };
         let card = failed.card.map_or_else(|| format!("fact {}", failed.fact), |card| card.to_string());
         if record.failed.contains(&card) || record.failed.len() >= CARDS_THAT_HOLD_A_SLOT {
             return;
@@ -252,9 +272,26 @@ impl BenchRecord {
         was_held
     }
 
-    /// Why each held slot is held.
-    pub(crate) fn holds(&self) -> impl Iterator<Item = (&SlotId, &Hold)> {
-        self.slots.iter().filter_map(|(slot, record)| Some((slot, record.hold.as_ref()?)))
+    /// Names a slot, or takes its name away; gives the slot that has this name already.
+    pub(crate) fn rename(&mut self, slot: &SlotId, name: Option<&str>) -> Result<(), SlotId> {
+        let same = |other: &SlotRecord| {
+            other.name.as_deref().zip(name).is_some_and(|(a, b)| a.to_lowercase() == b.to_lowercase())
+        };
+        if let Some((other, _)) = self.slots.iter().find(|(id, record)| *id != slot && same(record)) {
+            return Err(other.clone());
+        }
+        self.slots.entry(slot.clone()).or_default().name = name.map(str::to_owned);
+        Ok(())
+    }
+
+    /// Slots with a name or a hold, as their appliance is to know them.
+    pub(crate) fn desired(&self) -> Vec<DesiredSlot> {
+        let slots = self.slots.iter().map(|(slot, record)| DesiredSlot {
+            slot: slot.clone(),
+            name: record.name.clone(),
+            hold: record.hold.as_ref().map(|hold| hold.reason.clone()),
+        });
+        slots.filter(|slot| slot.name.is_some() || slot.hold.is_some()).collect()
     }
 
     /// The doubted hubs, for people.
@@ -304,7 +341,8 @@ mod tests {
             self.0.card_failed(&failed, now(), &hubs(), &mut self.1);
         }
         fn held(&self) -> Vec<String> {
-            self.0.holds().map(|(slot, _)| slot.to_string()).collect()
+            let held = self.0.slots.iter().filter(|(_, record)| record.hold.is_some());
+            held.map(|(slot, _)| slot.to_string()).collect()
         }
         fn kinds(&self) -> Vec<&'static str> {
             self.1.iter().map(|n| n.kind).collect()

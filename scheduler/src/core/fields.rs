@@ -15,7 +15,7 @@ pub struct InvalidField {
 
 impl InvalidField {
     /// A field that is wrong for a reason of its own.
-    pub(crate) fn new(field: &'static str, reason: impl Into<String>) -> Self {
+    pub fn new(field: &'static str, reason: impl Into<String>) -> Self {
         Self { field, reason: reason.into() }
     }
 }

@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cardshop_protocol::ids::{ApplianceId, Channel, LeaseId, SlotId};
+use cardshop_protocol::ids::{ApplianceId, Channel, LeaseId};
 use cardshop_protocol::keys::PublicKey;
 use cardshop_protocol::message::{Copies, Desired, DesiredSlot, Lease, Settings, VERSION, Verify, Wipe};
 use cardshop_protocol::time::Timestamp;
@@ -63,8 +63,8 @@ pub(crate) struct Site<'a> {
     pub(crate) index_keys: &'a [PublicKey],
     /// Sender's name by channel.
     pub(crate) shops: &'a BTreeMap<Channel, String>,
-    /// Why slots are held.
-    pub(crate) holds: &'a BTreeMap<ApplianceId, BTreeMap<SlotId, String>>,
+    /// Names and holds of slots.
+    pub(crate) slots: &'a BTreeMap<ApplianceId, Vec<DesiredSlot>>,
 }
 
 /// What has to be told anew.
@@ -103,7 +103,7 @@ pub(crate) fn plan(site: &Site<'_>, now: Timestamp, next_id: &mut dyn FnMut() ->
         let settings =
             site.workers.iter().find(|w| w.id == id).map(|w| settings(w, site)).unwrap_or_default();
         let told = site.told.get(&id);
-        let slots = slots(told.map_or(&[], |t| &t.slots), site.holds.get(&id));
+        let slots = site.slots.get(&id).cloned().unwrap_or_default();
         let rev = told.map_or(0, |t| t.rev);
         let mut desired = Desired { v: VERSION, rev, settings, slots, leases };
         if told != Some(&desired) {
@@ -112,17 +112,6 @@ pub(crate) fn plan(site: &Site<'_>, now: Timestamp, next_id: &mut dyn FnMut() ->
         }
     }
     plan
-}
-
-/// The slots with a name or a hold, by id.
-fn slots(told: &[DesiredSlot], holds: Option<&BTreeMap<SlotId, String>>) -> Vec<DesiredSlot> {
-    let named = told.iter().map(|slot| (slot.slot.clone(), DesiredSlot { hold: None, ..slot.clone() }));
-    let mut slots: BTreeMap<SlotId, DesiredSlot> = named.collect();
-    for (slot, reason) in holds.into_iter().flatten() {
-        let new = || DesiredSlot { slot: slot.clone(), name: None, hold: None };
-        slots.entry(slot.clone()).or_insert_with(new).hold = Some(reason.clone());
-    }
-    slots.into_values().filter(|slot| slot.name.is_some() || slot.hold.is_some()).collect()
 }
 
 enum Kept {

@@ -39,7 +39,7 @@ fn worker(n: u8, slots: u32, heard: Timestamp) -> Worker {
 #[derive(Default)]
 struct Bench {
     told: BTreeMap<ApplianceId, Desired>,
-    holds: BTreeMap<ApplianceId, BTreeMap<SlotId, String>>,
+    slots: BTreeMap<ApplianceId, Vec<DesiredSlot>>,
     ids: u128,
 }
 
@@ -53,7 +53,7 @@ impl Bench {
             told: &self.told,
             index_keys: &[],
             shops: &shops,
-            holds: &self.holds,
+            slots: &self.slots,
         };
         let ids = &mut self.ids;
         let plan = plan(&site, now, &mut || {

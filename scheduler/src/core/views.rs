@@ -309,6 +309,17 @@ impl SlotHoldView {
     }
 }
 
+/// How the cards of a slot ended so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SlotCount {
+    /// `{appliance}/{slot}`.
+    pub id: String,
+    /// Cards verified in it.
+    pub verified: u64,
+    /// Tries that failed in it.
+    pub failed: u64,
+}
+
 /// The record of a written card.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CardView {

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use super::live::LiveEvent;
 use super::paging::PageRequest;
-use crate::core::documents::{Appliance, DesiredDocument};
+use crate::core::blame::BenchRecord;
+use crate::core::documents::Appliance;
 use crate::core::order::Order;
 use crate::core::picture::AppliancePicture;
 use crate::core::rights::{Action, Principal};
@@ -61,15 +62,15 @@ impl Scheduler {
 
     /// Names that people gave to slots.
     fn slot_names(&self) -> Result<BTreeMap<(ApplianceId, SlotId), String>, SchedulerError> {
-        let all = self.all::<DesiredDocument>(None)?;
-        let slots = all.into_iter().flat_map(|d| d.desired.slots.into_iter().map(move |s| (d.appliance, s)));
-        Ok(slots.filter_map(|(a, s)| Some(((a, s.slot), s.name?))).collect())
+        let all = self.all::<BenchRecord>(None)?;
+        let slots = all.into_iter().flat_map(|r| r.slots.into_iter().map(move |s| (r.appliance, s)));
+        Ok(slots.filter_map(|(a, (slot, s))| Some(((a, slot), s.name?))).collect())
     }
 
     /// One slot, for the live stream.
     pub(crate) fn slot(&self, appliance: &Appliance, slot: &SlotId) -> Option<SlotView> {
-        let told = self.inner.store.get::<DesiredDocument>(&appliance.id.to_string()).ok().flatten();
-        let name = told.and_then(|t| t.value.desired.slots.into_iter().find(|s| s.slot == *slot)?.name);
+        let record = self.inner.store.get::<BenchRecord>(&appliance.id.to_string()).ok().flatten();
+        let name = record.and_then(|r| r.value.slots.get(slot)?.name.clone());
         let picture = self.inner.picture.lock().expect("no holder panics");
         let seen = picture.get(appliance.id)?;
         let online = seen.presence(self.now()) == Presence::Online;

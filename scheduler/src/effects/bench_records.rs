@@ -4,14 +4,14 @@
 use std::collections::BTreeMap;
 
 use cardshop_protocol::ids::{ApplianceId, SlotId};
-use cardshop_protocol::message::{Alert, Event, Fact, VERSION};
+use cardshop_protocol::message::{Alert, DesiredSlot, Event, Fact, VERSION};
 
 use crate::core::blame::{BenchRecord, Failed, Hold, Hubs, hub_of};
 use crate::core::documents::{Appliance, Story};
 use crate::core::order::Note;
-use crate::core::picture::Sighting;
+use crate::core::picture::{News, Sighting};
 use crate::core::rights::{Action, Principal};
-use crate::core::views::SlotHoldView;
+use crate::core::views::{SlotCount, SlotHoldView};
 use crate::store::{Batch, Stored};
 use crate::{Scheduler, SchedulerError};
 
@@ -113,15 +113,32 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Why slots are held, by appliance.
-    pub(crate) fn slot_holds(
-        &self,
-    ) -> Result<BTreeMap<ApplianceId, BTreeMap<SlotId, String>>, SchedulerError> {
+    /// Names and holds of slots, by appliance.
+    pub(crate) fn desired_slots(&self) -> Result<BTreeMap<ApplianceId, Vec<DesiredSlot>>, SchedulerError> {
         let records = self.all::<BenchRecord>(None)?;
-        let reasons = |record: &BenchRecord| {
-            record.holds().map(|(slot, hold)| (slot.clone(), hold.reason.clone())).collect()
-        };
-        Ok(records.iter().map(|record| (record.appliance, reasons(record))).collect())
+        Ok(records.iter().map(|record| (record.appliance, record.desired())).collect())
+    }
+
+    /// How the cards of every slot ended so far, for the caller's appliances.
+    ///
+    /// # Errors
+    /// `NotAllowed`.
+    pub fn slot_counts(&self, caller: &Principal) -> Result<Vec<SlotCount>, SchedulerError> {
+        caller.must(Action::Watch)?;
+        let mut counts = Vec::new();
+        for record in self.all::<BenchRecord>(None)? {
+            let appliance = self.inner.store.get::<Appliance>(&record.appliance.to_string())?;
+            if appliance.is_none_or(|a| !caller.sees_any(&a.value.channels)) {
+                continue;
+            }
+            let counted = record.slots.iter().filter(|(_, slot)| slot.verified + slot.failures > 0);
+            counts.extend(counted.map(|(slot, of)| SlotCount {
+                id: format!("{}/{slot}", record.appliance),
+                verified: of.verified,
+                failed: of.failures,
+            }));
+        }
+        Ok(counts)
     }
 
     /// A slot takes no cards until somebody lets it go on.
@@ -139,7 +156,7 @@ impl Scheduler {
         let hold = Hold { reason, since: self.now(), by: Some(caller.sub.clone()) };
         let change = |record: &mut BenchRecord| {
             record.hold(&slot, hold.clone());
-            Some(format!("{} holds slot {slot}: {}.", caller.sub, hold.reason))
+            Ok(Some(format!("{} holds slot {slot}: {}.", caller.sub, hold.reason)))
         };
         self.change_slot(caller, appliance, &slot, ("slot.hold", "slot_held"), change).await
     }
@@ -156,9 +173,37 @@ impl Scheduler {
     ) -> Result<SlotHoldView, SchedulerError> {
         let hubs = self.hubs(appliance);
         let change = |record: &mut BenchRecord| {
-            record.resume(&slot, &hubs).then(|| format!("{} lets slot {slot} go on.", caller.sub))
+            Ok(record.resume(&slot, &hubs).then(|| format!("{} lets slot {slot} go on.", caller.sub)))
         };
         self.change_slot(caller, appliance, &slot, ("slot.resume", "slot_freed"), change).await
+    }
+
+    /// Names a slot; no name takes its name away.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`, `Conflict` when another slot of the appliance has this name.
+    pub async fn name_slot(
+        &self,
+        caller: &Principal,
+        appliance: ApplianceId,
+        slot: SlotId,
+        name: Option<String>,
+    ) -> Result<SlotHoldView, SchedulerError> {
+        let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+        let change = |record: &mut BenchRecord| {
+            let before = record.clone();
+            record.rename(&slot, name.as_deref()).map_err(|other| SchedulerError::Conflict {
+                code: "name_taken",
+                text: format!("slot {other} of this appliance has this name: choose another"),
+            })?;
+            let called = name.as_deref().unwrap_or("nothing");
+            Ok((*record != before).then(|| format!("{} calls slot {slot} {called}.", caller.sub)))
+        };
+        let view = self.change_slot(caller, appliance, &slot, ("slot.name", "slot_named"), change).await?;
+        if let Some(appliance) = self.inner.store.get::<Appliance>(&appliance.to_string())? {
+            self.tell(&appliance.value, News::Slot(slot));
+        }
+        Ok(view)
     }
 
     async fn change_slot(
@@ -167,7 +212,7 @@ impl Scheduler {
         id: ApplianceId,
         slot: &SlotId,
         (action, kind): (&'static str, &'static str),
-        change: impl Fn(&mut BenchRecord) -> Option<String>,
+        change: impl Fn(&mut BenchRecord) -> Result<Option<String>, SchedulerError>,
     ) -> Result<SlotHoldView, SchedulerError> {
         caller.must(Action::Tend)?;
         let appliance = self.inner.store.get::<Appliance>(&id.to_string())?.map(|a| a.value);
@@ -183,7 +228,7 @@ impl Scheduler {
             if !shown && !record.slots.contains_key(slot) {
                 return Err(SchedulerError::NotFound("slot"));
             }
-            let Some(text) = change(&mut record) else { return Ok((None, record)) };
+            let Some(text) = change(&mut record)? else { return Ok((None, record)) };
             let mut batch = self.audited(caller, action, &format!("{id}/{slot}"));
             batch.upsert(stored.as_ref(), &record).create(&Story {
                 id: self.next_id(),

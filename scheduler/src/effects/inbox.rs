@@ -3,7 +3,7 @@
 
 use cardshop_protocol::api::Membership;
 use cardshop_protocol::ids::{ApplianceId, SlotId};
-use cardshop_protocol::message::Event;
+use cardshop_protocol::message::{CommandReply, Event};
 use cardshop_protocol::topic::{ApplianceTopic, Topic};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -25,6 +25,7 @@ pub(crate) struct Incoming {
 enum Content {
     Event(Event),
     Sighting(Sighting),
+    Reply(CommandReply),
     /// Nothing for us.
     Other,
 }
@@ -37,6 +38,7 @@ fn read<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
 fn content(topic: ApplianceTopic, payload: &[u8]) -> Option<Content> {
     Some(Content::Sighting(match topic {
         ApplianceTopic::Event => return read(payload).map(Content::Event),
+        ApplianceTopic::CmdReply => return read(payload).map(Content::Reply),
         ApplianceTopic::Status => Sighting::Status(read(payload)?),
         ApplianceTopic::Info => Sighting::Info(read(payload)?),
         ApplianceTopic::Health => Sighting::Health(read(payload)?),
@@ -45,10 +47,9 @@ fn content(topic: ApplianceTopic, payload: &[u8]) -> Option<Content> {
         ApplianceTopic::SlotProgress(slot) => Sighting::Progress(slot, read(payload)?),
         ApplianceTopic::Alert(code) if payload.is_empty() => Sighting::Alert(code, None),
         ApplianceTopic::Alert(code) => Sighting::Alert(code, Some(read(payload)?)),
-        ApplianceTopic::CmdReply
-        | ApplianceTopic::Cmd
-        | ApplianceTopic::Desired
-        | ApplianceTopic::EventAck => return Some(Content::Other),
+        ApplianceTopic::Cmd | ApplianceTopic::Desired | ApplianceTopic::EventAck => {
+            return Some(Content::Other);
+        }
     }))
 }
 
@@ -69,6 +70,7 @@ impl Scheduler {
                     tracing::error!(appliance = %id, %error, "a message is lost");
                 }
             }
+            Content::Reply(reply) => self.inner.reflexes.answered(id, reply),
             Content::Other => {}
         }
     }

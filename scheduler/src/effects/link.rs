@@ -47,7 +47,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(2);
 const SESSIONS_PER_START: u64 = 1_000_000;
 
 /// What is listened to: few wide filters, because the broker pays for each.
-const FILTERS: [&str; 7] = ["status", "info", "health", "reported", "slot/#", "event", "alert/+"];
+const FILTERS: [&str; 8] =
+    ["status", "info", "health", "reported", "slot/#", "event", "alert/+", "cmd/reply"];
 
 /// Where the broker is.
 #[derive(Debug, PartialEq, Eq)]

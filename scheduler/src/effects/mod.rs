@@ -12,6 +12,7 @@ pub(crate) mod board;
 pub(crate) mod catalogue;
 pub(crate) mod claims;
 pub(crate) mod clock;
+pub(crate) mod commands;
 pub(crate) mod events;
 pub(crate) mod homeassistant;
 pub(crate) mod idempotency;
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) picture: Mutex<Picture>,
     pub(crate) live: live::Live,
     pub(crate) retained: retained::Retained,
+    pub(crate) reflexes: commands::Reflexes,
     pub(crate) metrics: metrics::Metrics,
     /// Home Assistant was born and will be told of the slots in a moment.
     pub(crate) discovery_due: AtomicBool,

@@ -34,7 +34,7 @@ impl Scheduler {
             told: &desired,
             index_keys: &self.index_keys(),
             shops: &shops,
-            holds: &self.slot_holds()?,
+            slots: &self.desired_slots()?,
         };
         let plan = plan(&site, now, &mut || self.next_id());
         self.store_plan(&plan, &told).await?;

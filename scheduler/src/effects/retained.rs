@@ -1,12 +1,16 @@
-//! What the broker should keep for us: topic → payload; and single messages that wait to be passed on. The link publishes what is dirty; on every new connection
-//! everything is. Newer payloads replace older ones that were not sent yet, so it never grows past its topics.
+//! What the broker should keep for us: topic → payload; and single messages that wait to be passed on. The link
+//! publishes what is dirty; on every new connection everything is. Newer payloads replace older ones that were not
+//! sent yet, so it never grows past its topics. Reflexes go first, each one, and are void on a new connection.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Mutex;
 
 use cardshop_protocol::topic::Topic;
 use serde::Serialize;
 use tokio::sync::Notify;
+
+/// Reflexes that may wait for the link: more than people press in the moment it needs.
+const MAX_REFLEXES: usize = 64;
 
 struct Entry {
     payload: Vec<u8>,
@@ -35,6 +39,7 @@ pub(crate) struct Retained {
 struct Picture {
     entries: BTreeMap<String, Entry>,
     dirty: BTreeSet<String>,
+    reflexes: VecDeque<Due>,
 }
 
 impl Retained {
@@ -62,6 +67,18 @@ impl Retained {
         self.changed.notify_one();
     }
 
+    /// Sends `message` at once or never; false when too many wait.
+    pub(crate) fn reflex(&self, topic: &Topic, message: &impl Serialize) -> bool {
+        let payload = serde_json::to_vec(message).expect("a message is plain JSON");
+        let mut picture = self.picture.lock().expect("no holder panics");
+        if picture.reflexes.len() >= MAX_REFLEXES {
+            return false;
+        }
+        picture.reflexes.push_back(Due { topic: topic.to_string(), payload, retain: false });
+        self.changed.notify_one();
+        true
+    }
+
     fn put(&self, topic: &Topic, message: &impl Serialize, again: bool, last: bool) {
         let payload = serde_json::to_vec(message).expect("a message is plain JSON");
         if payload.len() > topic.max_payload_size() {
@@ -78,9 +95,10 @@ impl Retained {
         }
     }
 
-    /// Everything has to be sent: the broker may have lost it.
+    /// Everything has to be sent: the broker may have lost it. Reflexes of before the connection are late.
     pub(crate) fn all_dirty(&self) {
         let mut picture = self.picture.lock().expect("no holder panics");
+        picture.reflexes.clear();
         picture.dirty = picture.entries.keys().cloned().collect();
         self.changed.notify_one();
     }
@@ -88,6 +106,9 @@ impl Retained {
     /// One that is dirty, and is not any more.
     pub(crate) fn take(&self) -> Option<Due> {
         let mut picture = self.picture.lock().expect("no holder panics");
+        if let Some(reflex) = picture.reflexes.pop_front() {
+            return Some(reflex);
+        }
         let topic = picture.dirty.pop_first()?;
         let entry = picture.entries.get(&topic)?;
         let (payload, retain) = (entry.payload.clone(), entry.retain);
@@ -129,6 +150,21 @@ mod tests {
         assert_eq!(retained.take().unwrap().payload, b"2");
         retained.all_dirty();
         assert!(retained.take().is_none(), "the last word is forgotten once it is sent");
+    }
+
+    #[test]
+    fn reflexes_go_first_each_one_and_none_waits_for_another_connection() {
+        let retained = Retained::default();
+        retained.set(&Topic::ServerStatus, &0);
+        assert!(retained.reflex(&Topic::ServerTime, &1) && retained.reflex(&Topic::ServerTime, &2));
+        let sent: Vec<_> = std::iter::from_fn(|| retained.take()).map(|due| (due.payload, due.retain)).collect();
+        assert_eq!(sent, [(b"1".to_vec(), false), (b"2".to_vec(), false), (b"0".to_vec(), true)]);
+        for _ in 0..MAX_REFLEXES {
+            assert!(retained.reflex(&Topic::ServerTime, &3));
+        }
+        assert!(!retained.reflex(&Topic::ServerTime, &3), "too many wait");
+        retained.all_dirty();
+        assert_eq!(std::iter::from_fn(|| retained.take()).count(), 1, "what is retained");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::link::BrokerAddress;
 use super::live::Live;
 use super::metrics::Metrics;
 use super::passwords::{Passwords, random_password};
+use super::commands::Reflexes;
 use super::retained::Retained;
 use super::users::unique_name;
 use crate::core::blame::BenchRecord;
@@ -85,6 +86,7 @@ impl Scheduler {
             picture: Mutex::new(Picture::default()),
             live: Live::new(started),
             retained: Retained::default(),
+            reflexes: Reflexes::default(),
             metrics: Metrics::default(),
             discovery_due: AtomicBool::new(false),
             replan: Notify::new(),

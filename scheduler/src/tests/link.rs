@@ -187,3 +187,90 @@ async fn home_assistant_is_told_of_each_slot_when_it_appears_and_after_every_bir
     }
     tokio::join!(async { while broker.packet().await.is_some() {} }, background.shutdown());
 }
+
+#[tokio::test]
+async fn a_person_has_a_slot_strobe_within_seconds_or_is_told_why_not() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let site = Site::with_broker(format!("mqtt://{}", listener.local_addr().unwrap())).await;
+    let id = site.appliance(1).await.id;
+    let operator = site.user("hands", "operator", &["default"]).await;
+    let path = |slot: &str, what: &str| format!("/slots/{id}/{slot}/{what}");
+    let background = site.scheduler.start_background();
+    let mut broker = Connection::accept(&listener).await;
+    broker.published("cardshop/1/server/status").await;
+    let state = json!({
+        "boot": 1, "n": 1, "state": "guarded", "led": {"pattern": "on", "colour": "blue"}, "since": "2026-11-23T00:00:00Z"
+    });
+    broker.give(&format!("cardshop/1/appliance/{id}/slot/s01/state"), &state).await;
+    within(async {
+        while site.post(&path("s01", "identify"), &operator, json!({})).await.0 == 404 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let (status, problem) = site.post(&path("s01", "identify"), &operator, json!({})).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("appliance_offline")));
+
+    let birth = StatusMessage { v: 1, status: cardshop_protocol::message::Presence::Online, session: 1 };
+    broker.give(&format!("cardshop/1/appliance/{id}/status"), &birth).await;
+    let cmd = format!("cardshop/1/appliance/{id}/cmd");
+    for (what, ok, answer) in [("identify", true, 200), ("release", true, 200), ("eject", false, 409)] {
+        let (path, nothing) = (path("s01", what), json!({}));
+        let asked = async {
+            loop {
+                let (status, answer) = site.post(&path, &operator, nothing.clone()).await;
+                if answer["code"] != "appliance_offline" {
+                    break (status, answer);
+                }
+            }
+        };
+        let told = async {
+            let (command, retained) = broker.published(&cmd).await;
+            assert!(!retained, "a command that is kept would be carried out again");
+            assert_eq!((&command["cmd"], &command["slot"]), (&json!(what), &json!("s01")));
+            let reply = json!({"v": 1, "id": command["id"], "ok": ok, "text": "so it is"});
+            broker.give(&format!("{cmd}/reply"), &reply).await;
+        };
+        let ((status, said), ()) = within(async { tokio::join!(asked, told) }).await;
+        assert_eq!((status.as_u16(), ok.then_some(&said["text"])), (answer, ok.then_some(&json!("so it is"))));
+    }
+    let (status, _) = site.post(&path("s09", "identify"), &operator, json!({})).await;
+    assert_eq!(status, 404, "no such slot");
+    let (_, audit) = site.get("/audit", &site.admin).await;
+    let actions: Vec<_> = audit["items"].as_array().unwrap().iter().map(|a| a["action"].clone()).collect();
+    assert!(actions.contains(&json!("slot.release")), "{actions:?}");
+    tokio::join!(async { while broker.packet().await.is_some() {} }, background.shutdown());
+}
+
+#[tokio::test]
+async fn a_slot_has_one_name_that_its_appliance_is_told_and_no_other_slot_has() {
+    let site = Site::new().await;
+    let bench = site.appliance(2).await;
+    for slot in ["s01", "s02"] {
+        let topic = format!("cardshop/1/appliance/{}/slot/{slot}/state", bench.id);
+        let state = json!({"boot": 1, "n": 1, "state": "empty", "led": {"pattern": "off", "colour": "blue"},
+            "since": "2026-11-23T00:00:00Z"});
+        let payload = state.to_string().into_bytes();
+        site.scheduler.take_message(crate::effects::inbox::Incoming { topic, payload, retained: true }).await;
+    }
+    let name = |slot: &str, name: &str| {
+        let path = format!("/slots/{}/{slot}/name", bench.id);
+        let (site, name) = (&site, json!({"name": name}));
+        async move { site.post(&path, &site.admin, name).await }
+    };
+    assert_eq!(name("s01", " A ").await.0, 200);
+    let (status, problem) = name("s02", "a").await;
+    assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("name_taken")));
+    assert_eq!(name("s02", "B").await.0, 200);
+    assert_eq!(name("s02", &"B".repeat(25)).await.0, 422, "too long to be read from afar");
+    let names = |slots: &Value| -> Vec<String> {
+        slots["items"].as_array().unwrap().iter().map(|s| s["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names(&site.get("/slots", &site.admin).await.1), ["A", "B"]);
+    site.scheduler.plan_leases().await.unwrap();
+    let topic = cardshop_protocol::topic::ApplianceTopic::Desired;
+    let desired = site.scheduler.inner.retained.get(&cardshop_protocol::topic::Topic::Appliance(bench.id, topic));
+    assert_eq!(desired.unwrap()["slots"], json!([{"slot": "s01", "name": "A"}, {"slot": "s02", "name": "B"}]));
+    assert_eq!(name("s01", "").await.0, 200);
+    assert_eq!(names(&site.get("/slots", &site.admin).await.1), ["s01", "B"]);
+}

@@ -1,0 +1,159 @@
+//! Reflexes of an appliance for a person at a page: sent over the broker at once, answered within seconds, never
+//! kept. What an appliance should be like is desired state, which the planner tells.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use cardshop_protocol::ids::{ApplianceId, ObjectId, SlotId};
+use cardshop_protocol::message::{Action as Reflex, Command, CommandReply, Presence, VERSION};
+use cardshop_protocol::topic::{ApplianceTopic, Topic};
+use tokio::sync::oneshot;
+
+use crate::core::documents::Appliance;
+use crate::core::rights::{Action, Principal};
+use crate::{Scheduler, SchedulerError};
+
+/// How long a person waits for a light to strobe; a command that arrives later is void.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// Reflexes that may wait for their answers.
+const MAX_WAITING: usize = 1000;
+
+/// Who waits for an answer.
+#[derive(Default)]
+pub(crate) struct Reflexes(Mutex<BTreeMap<ObjectId, (ApplianceId, oneshot::Sender<CommandReply>)>>);
+
+/// Takes the waiting entry away, however the wait ends.
+struct Wait<'a>(&'a Reflexes, ObjectId);
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().expect("no holder panics").remove(&self.1);
+    }
+}
+
+impl Reflexes {
+    fn wait(&self, id: ObjectId, appliance: ApplianceId) -> Option<(Wait<'_>, oneshot::Receiver<CommandReply>)> {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = self.0.lock().expect("no holder panics");
+        if waiting.len() >= MAX_WAITING {
+            return None;
+        }
+        waiting.insert(id, (appliance, sender));
+        Some((Wait(self, id), receiver))
+    }
+
+    /// `appliance` answers; nothing when nobody asked it.
+    pub(crate) fn answered(&self, appliance: ApplianceId, reply: CommandReply) {
+        let mut waiting = self.0.lock().expect("no holder panics");
+        if waiting.get(&reply.id).is_some_and(|(asked, _)| *asked == appliance)
+            && let Some((_, sender)) = waiting.remove(&reply.id)
+        {
+            // Whoever asked may have gone.
+            let _ = sender.send(reply);
+        }
+    }
+}
+
+/// Name of a reflex in the audit.
+fn audit_name(reflex: &Reflex) -> &'static str {
+    match reflex {
+        Reflex::Identify { .. } => "slot.identify",
+        Reflex::Eject { .. } => "slot.eject",
+        Reflex::Retry { .. } => "slot.retry",
+        Reflex::Release { .. } => "slot.release",
+        Reflex::Reboot => "appliance.reboot",
+        Reflex::Logs => "appliance.logs",
+        Reflex::Update => "appliance.update",
+    }
+}
+
+impl Scheduler {
+    /// Has the appliance of `slot` do what `reflex` makes of the slot; gives its answer.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`, `Conflict` when it is offline or refuses, `Unreachable` when it does not answer.
+    pub async fn command_slot(
+        &self,
+        caller: &Principal,
+        appliance: ApplianceId,
+        slot: SlotId,
+        reflex: fn(SlotId) -> Reflex,
+    ) -> Result<CommandReply, SchedulerError> {
+        caller.must(Action::Tend)?;
+        self.tended(caller, appliance)?.ok_or(SchedulerError::NotFound("slot"))?;
+        {
+            let picture = self.inner.picture.lock().expect("no holder panics");
+            let known = picture.get(appliance).is_some_and(|p| p.slots.contains_key(&slot));
+            known.then_some(()).ok_or(SchedulerError::NotFound("slot"))?;
+        }
+        let object = format!("{appliance}/{slot}");
+        self.command(caller, appliance, reflex(slot), &object).await
+    }
+
+    /// Has an appliance restart when no card is being written.
+    ///
+    /// # Errors
+    /// As [`Scheduler::command_slot`].
+    pub async fn reboot_appliance(
+        &self,
+        caller: &Principal,
+        appliance: ApplianceId,
+    ) -> Result<CommandReply, SchedulerError> {
+        caller.must(Action::Tend)?;
+        self.tended(caller, appliance)?.ok_or(SchedulerError::NotFound("appliance"))?;
+        self.command(caller, appliance, Reflex::Reboot, &appliance.to_string()).await
+    }
+
+    /// The newest lines of an appliance's log.
+    ///
+    /// # Errors
+    /// As [`Scheduler::command_slot`].
+    pub async fn appliance_logs(
+        &self,
+        caller: &Principal,
+        appliance: ApplianceId,
+    ) -> Result<CommandReply, SchedulerError> {
+        caller.must(Action::Tend)?;
+        self.tended(caller, appliance)?.ok_or(SchedulerError::NotFound("appliance"))?;
+        self.command(caller, appliance, Reflex::Logs, &appliance.to_string()).await
+    }
+
+    fn tended(&self, caller: &Principal, id: ApplianceId) -> Result<Option<Appliance>, SchedulerError> {
+        let appliance = self.inner.store.get::<Appliance>(&id.to_string())?.map(|a| a.value);
+        Ok(appliance.filter(|a| caller.sees_any(&a.channels)))
+    }
+
+    async fn command(
+        &self,
+        caller: &Principal,
+        appliance: ApplianceId,
+        reflex: Reflex,
+        object: &str,
+    ) -> Result<CommandReply, SchedulerError> {
+        let online = {
+            let picture = self.inner.picture.lock().expect("no holder panics");
+            picture.get(appliance).is_some_and(|p| p.presence(self.now()) == Presence::Online)
+        };
+        if !online || !self.inner.metrics.broker_connected.load(Ordering::Relaxed) {
+            let text = "the appliance is offline: look at its network and power".into();
+            return Err(SchedulerError::Conflict { code: "appliance_offline", text });
+        }
+        let id = self.next_id();
+        let (_wait, answer) = self.inner.reflexes.wait(id, appliance).ok_or(SchedulerError::Busy)?;
+        // Before it is sent: what somebody did is known even when the answer is lost.
+        self.inner.store.apply(self.audited(caller, audit_name(&reflex), object)).await?;
+        let deadline_s = u32::try_from(DEADLINE.as_secs()).expect("a few seconds");
+        let command = Command { v: VERSION, id, deadline_s, action: reflex };
+        let topic = Topic::Appliance(appliance, ApplianceTopic::Cmd);
+        if !self.inner.retained.reflex(&topic, &command) {
+            return Err(SchedulerError::Busy);
+        }
+        match tokio::time::timeout(DEADLINE, answer).await {
+            Ok(Ok(reply)) if reply.ok => Ok(reply),
+            Ok(Ok(reply)) => Err(SchedulerError::Conflict { code: "appliance_refused", text: reply.text }),
+            _ => Err(SchedulerError::Unreachable("the appliance did not answer in time: try again".into())),
+        }
+    }
+}
