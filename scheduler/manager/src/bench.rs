@@ -4,25 +4,29 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use askama::Template;
-use axum::extract::State;
+use axum::extract::{Form, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Redirect};
 use cardshop_protocol::api::SlotView;
-use cardshop_scheduler::core::rights::Principal;
+use cardshop_protocol::ids::{ApplianceId, SlotId};
+use cardshop_protocol::message::Action as Reflex;
+use cardshop_protocol::time::Timestamp;
+use cardshop_scheduler::core::rights::Action;
 use cardshop_scheduler::core::views::OrderView;
 use cardshop_scheduler::{LiveFeed, PageRequest, Scheduler, SchedulerError};
+use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::orders::OrderRow;
+use crate::page::{After, InLanguage, Refused, Shell, all, show};
 use crate::session::Session;
 use crate::tile::Tile;
 
 /// Orders shown, newest first.
 const ORDERS: usize = 20;
-/// Slots read at once.
-const SLOTS_AT_ONCE: usize = 500;
 /// Events drawn ahead of a slow browser.
 const BACKLOG: usize = 64;
 /// How often a stream that has nothing to say looks whether its session still counts.
@@ -33,7 +37,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 #[derive(Template)]
 #[template(path = "bench.html")]
 struct BenchPage {
-    username: String,
+    shell: Shell,
     benches: Vec<Bench>,
     orders: Vec<OrderRow>,
 }
@@ -52,70 +56,33 @@ struct TileFragment {
 }
 
 #[derive(Template)]
-#[template(path = "order.html")]
+#[template(path = "order_row.html")]
 struct OrderFragment {
     order: OrderRow,
 }
 
-struct OrderRow {
-    id: String,
-    name: String,
-    quantity: u32,
-    verified: u32,
-    status: String,
+pub(crate) async fn page(
+    State(scheduler): State<Scheduler>,
+    session: Session,
+    Query(after): Query<After>,
+) -> Result<Html<String>, Refused> {
+    let draw = || {
+        let principal = &session.principal;
+        let shell = Shell::new(&scheduler, &session, &after)?;
+        let slots = all(|page| scheduler.slots(principal, page))?;
+        let orders = scheduler.orders(principal, None, &PageRequest::first(ORDERS))?.items;
+        let tile = |slot: &SlotView| Tile::of(slot, &session.locale, scheduler.now(), shell.may_tend);
+        Ok(BenchPage {
+            benches: benches(&slots, tile),
+            orders: orders.iter().map(|order| OrderRow::of(order, &session.locale)).collect(),
+            shell,
+        })
+    };
+    Ok(show(&draw().told(&session)?))
 }
 
-impl OrderRow {
-    fn of(order: &OrderView) -> Self {
-        let status = serde_json::to_value(order.status).ok();
-        Self {
-            id: order.id.to_string(),
-            name: order.name.clone(),
-            quantity: order.quantity,
-            verified: order.verified,
-            status: status.and_then(|s| s.as_str().map(str::to_owned)).unwrap_or_default(),
-        }
-    }
-}
-
-pub(crate) async fn page(State(scheduler): State<Scheduler>, session: Session) -> Response {
-    match draw(&scheduler, &session.principal) {
-        Ok(page) => Html(page.render().expect("the template is complete at build time")).into_response(),
-        Err(error @ SchedulerError::NotAllowed(_)) => {
-            (StatusCode::FORBIDDEN, error.to_string()).into_response()
-        }
-        Err(error) => {
-            tracing::error!(%error, "the bench cannot be shown");
-            (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response()
-        }
-    }
-}
-
-fn draw(scheduler: &Scheduler, principal: &Principal) -> Result<BenchPage, SchedulerError> {
-    let orders = scheduler.orders(principal, None, &PageRequest::first(ORDERS))?.items;
-    Ok(BenchPage {
-        username: principal.sub.clone(),
-        benches: benches(&slots(scheduler, principal)?),
-        orders: orders.iter().map(OrderRow::of).collect(),
-    })
-}
-
-/// All slots the caller may see.
-fn slots(scheduler: &Scheduler, principal: &Principal) -> Result<Vec<SlotView>, SchedulerError> {
-    let mut all = Vec::new();
-    let mut page = PageRequest::first(SLOTS_AT_ONCE);
-    loop {
-        let slots = scheduler.slots(principal, &page)?;
-        all.extend(slots.items);
-        page.cursor = slots.next_cursor;
-        if page.cursor.is_none() {
-            return Ok(all);
-        }
-    }
-}
-
-/// Slots by appliance, in the order of their ids.
-fn benches(slots: &[SlotView]) -> Vec<Bench> {
+/// Slots by appliance, in the order of their ids; those of one appliance by their names, A2 before A10.
+fn benches(slots: &[SlotView], tile: impl Fn(&SlotView) -> Tile) -> Vec<Bench> {
     let mut by_appliance: BTreeMap<_, Vec<&SlotView>> = BTreeMap::new();
     for slot in slots {
         by_appliance.entry(slot.appliance).or_default().push(slot);
@@ -123,9 +90,80 @@ fn benches(slots: &[SlotView]) -> Vec<Bench> {
     let bench = |(appliance, slots): (cardshop_protocol::ids::ApplianceId, Vec<&SlotView>)| Bench {
         appliance: appliance.to_string(),
         label: slots[0].label.clone(),
-        tiles: slots.into_iter().map(Tile::of).collect(),
+        tiles: slots.into_iter().map(&tile).collect(),
     };
-    by_appliance.into_iter().map(bench).collect()
+    let mut benches: Vec<Bench> = by_appliance.into_iter().map(bench).collect();
+    for bench in &mut benches {
+        bench.tiles.sort_by_cached_key(|tile| natural(&tile.name));
+    }
+    benches
+}
+
+/// Sorts numbers inside names by their value.
+fn natural(name: &str) -> (String, u64, String) {
+    let is_digit = |c: char| c.is_ascii_digit();
+    let (word, rest) = name.split_at(name.find(is_digit).unwrap_or(name.len()));
+    let (digits, rest) = rest.split_at(rest.find(|c| !is_digit(c)).unwrap_or(rest.len()));
+    (word.to_lowercase(), digits.parse().unwrap_or(0), rest.to_owned())
+}
+
+/// What a tile's form asks for.
+#[derive(Deserialize)]
+pub(crate) struct Deed {
+    /// What to do.
+    #[serde(rename = "do")]
+    what: String,
+    /// A name or a reason.
+    #[serde(default)]
+    text: String,
+}
+
+/// A button of a tile.
+pub(crate) async fn act(
+    State(scheduler): State<Scheduler>,
+    session: Session,
+    Path((appliance, slot)): Path<(String, String)>,
+    Form(deed): Form<Deed>,
+) -> Result<Redirect, Refused> {
+    let path = format!("{appliance}/{slot}");
+    let done = carry_out(&scheduler, &session, &path, &deed.what, &deed.text).await.told(&session)?;
+    Ok(Redirect::to(&format!("/bench?done={done}&slot={path}#{path}")))
+}
+
+/// Does something with the slot `{appliance}/{slot}`; gives the key of the word that says so.
+pub(crate) async fn carry_out(
+    scheduler: &Scheduler,
+    session: &Session,
+    path: &str,
+    what: &str,
+    text: &str,
+) -> Result<&'static str, SchedulerError> {
+    let none = || SchedulerError::NotFound("slot");
+    let (appliance, slot) = path.split_once('/').ok_or_else(none)?;
+    let appliance: ApplianceId = appliance.parse().map_err(|_| none())?;
+    let slot: SlotId = slot.parse().map_err(|_| none())?;
+    let (caller, text) = (&session.principal, Some(text.trim().to_owned()).filter(|t| !t.is_empty()));
+    let (done, reflex): (_, fn(SlotId) -> Reflex) = match what {
+        "hold" => {
+            scheduler.hold_slot(caller, appliance, slot, text).await?;
+            return Ok("hold");
+        }
+        "resume" => {
+            scheduler.resume_slot(caller, appliance, slot).await?;
+            return Ok("resume");
+        }
+        "name" => {
+            scheduler.name_slot(caller, appliance, slot, text).await?;
+            return Ok("name");
+        }
+        "identify" => ("identify", |slot| Reflex::Identify { slot }),
+        "retry" => ("retry", |slot| Reflex::Retry { slot }),
+        "release" => ("release", |slot| Reflex::Release { slot }),
+        "eject" => ("eject", |slot| Reflex::Eject { slot }),
+        _ => return Err(SchedulerError::NotFound("command")),
+    };
+    scheduler.command_slot(caller, appliance, slot, reflex).await?;
+    Ok(done)
 }
 
 /// Tiles and rows as they change, drawn here: the browser puts them in place.
@@ -167,7 +205,7 @@ async fn pass_on(
             }
             continue;
         };
-        let Some(drawn) = fragment(event.kind, &event.json) else { continue };
+        let Some(drawn) = fragment(event.kind, &event.json, &session, scheduler.now()) else { continue };
         if sender.send(Ok(drawn.id(event.id.to_string()))).await.is_err() {
             return;
         }
@@ -175,18 +213,20 @@ async fn pass_on(
 }
 
 /// A live event drawn as the piece of page it changes.
-fn fragment(kind: &str, json: &serde_json::Value) -> Option<Event> {
+fn fragment(kind: &str, json: &serde_json::Value, session: &Session, now: Timestamp) -> Option<Event> {
+    let Session { principal, locale, .. } = session;
     let (name, id, html) = match kind {
         "slot" | "progress" => {
             let slot: SlotView = serde_json::from_value(json.clone()).ok()?;
-            let tile = Tile::of(&slot);
+            let tile = Tile::of(&slot, locale, now, principal.may(Action::Tend));
             ("tile", tile.id.clone(), TileFragment { tile }.render())
         }
         "order" => {
             let order: OrderView = serde_json::from_value(json.clone()).ok()?;
-            let order = OrderRow::of(&order);
+            let order = OrderRow::of(&order, locale);
             ("order", order.id.clone(), OrderFragment { order }.render())
         }
+        "appliance" => ("appliance", json.get("id")?.as_str()?.to_owned(), Ok(String::new())),
         _ => return None,
     };
     let html = html.expect("the template is complete at build time");

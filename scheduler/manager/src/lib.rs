@@ -2,10 +2,18 @@
 //! tiles live. They call the functions of [`Scheduler`] that the API calls, with the rights of who is logged in;
 //! they decide nothing about orders. `cardshop up` and `demo` mount them beside the API.
 
+mod appliances;
 mod bench;
+mod cards;
+mod locale;
 mod login;
+mod orders;
+mod page;
+mod scan;
 mod session;
+mod statistics;
 mod tile;
+mod words;
 
 use axum::Router;
 use axum::extract::Request;
@@ -25,8 +33,24 @@ pub fn pages(scheduler: Scheduler) -> Router {
         .route("/", get(|| async { Redirect::to("/bench") }))
         .route("/login", get(login::form).post(login::log_in))
         .route("/logout", post(login::log_out))
+        .route("/preferences", get(login::preferences).post(login::keep_preferences))
+        .route("/scan", post(scan::scan))
         .route("/bench", get(bench::page))
         .route("/bench/live", get(bench::live))
+        .route("/slots/{appliance}/{slot}", post(bench::act))
+        .route("/orders", get(orders::list).post(orders::form::place))
+        .route("/orders/new", get(orders::form::form))
+        .route("/orders/{id}", get(orders::detail).post(orders::act))
+        .route("/appliances", get(appliances::list))
+        .route("/appliances/join", post(appliances::join_file))
+        .route("/appliances/{id}", get(appliances::detail).post(appliances::act))
+        .route("/appliances/{id}/labels", get(cards::slot_labels))
+        .route("/cards", get(cards::list))
+        .route("/cards/labels", get(cards::labels))
+        .route("/cards/cards.csv", get(cards::csv))
+        .route("/cards/cards.json", get(cards::json))
+        .route("/cards/{uid}", get(cards::detail))
+        .route("/statistics", get(statistics::page))
         .route("/static/style.css", get(|| asset("text/css", include_str!("../static/style.css"))))
         .route("/static/live.js", get(|| asset("text/javascript", include_str!("../static/live.js"))))
         .layer(middleware::from_fn(session::refuse_foreign_posts))

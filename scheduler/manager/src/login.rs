@@ -1,34 +1,42 @@
-//! Logging in and out.
+//! Logging in and out, and the preferences of a browser: language and time zone.
 
 use askama::Template;
 use axum::Form;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use cardshop_protocol::api::Login;
 use cardshop_scheduler::{Scheduler, SchedulerError};
+use serde::Deserialize;
 
-use crate::session::{Address, set_cookie};
+use crate::locale::{LANGUAGE_COOKIE, Locale, ZONE_COOKIE, zone};
+use crate::page::{After, InLanguage, Refused, Shell, back_to, show};
+use crate::session::{Address, Session, set_cookie};
+use crate::words::{Language, Words};
+
+/// Preferences last a year, seconds.
+const PREFERENCE_LIFE_S: u64 = 365 * 86_400;
 
 #[derive(Template)]
 #[template(path = "login.html")]
 struct LoginPage {
+    w: &'static Words,
     username: String,
-    fault: String,
+    fault: &'static str,
 }
 
-fn show(status: StatusCode, username: String, fault: String) -> Response {
-    let page = LoginPage { username, fault }.render().expect("the template is complete at build time");
-    (status, Html(page)).into_response()
+fn login_page(status: StatusCode, locale: &Locale, username: String, fault: &'static str) -> Response {
+    (status, show(&LoginPage { w: locale.words, username, fault })).into_response()
 }
 
-pub(crate) async fn form() -> Response {
-    show(StatusCode::OK, String::new(), String::new())
+pub(crate) async fn form(locale: Locale) -> Response {
+    login_page(StatusCode::OK, &locale, String::new(), "")
 }
 
 pub(crate) async fn log_in(
     State(scheduler): State<Scheduler>,
     Address(address): Address,
+    locale: Locale,
     Form(login): Form<Login>,
 ) -> Response {
     match scheduler.login(&login.username, &login.password, &address).await {
@@ -37,16 +45,61 @@ pub(crate) async fn log_in(
             ([(header::SET_COOKIE, cookie)], Redirect::to("/bench")).into_response()
         }
         Err(error) => {
-            let status = match error {
-                SchedulerError::NotKnown => StatusCode::UNAUTHORIZED,
-                SchedulerError::TooManyAttempts => StatusCode::TOO_MANY_REQUESTS,
-                _ => StatusCode::SERVICE_UNAVAILABLE,
+            let w = locale.words;
+            let (status, fault) = match error {
+                SchedulerError::NotKnown => (StatusCode::UNAUTHORIZED, w.wrong_login),
+                SchedulerError::TooManyAttempts => (StatusCode::TOO_MANY_REQUESTS, w.too_many_attempts),
+                _ => (StatusCode::SERVICE_UNAVAILABLE, w.page_failed),
             };
-            show(status, login.username, error.to_string())
+            login_page(status, &locale, login.username, fault)
         }
     }
 }
 
 pub(crate) async fn log_out() -> Response {
     ([(header::SET_COOKIE, set_cookie("", 0))], Redirect::to("/login")).into_response()
+}
+
+#[derive(Template)]
+#[template(path = "preferences.html")]
+struct PreferencesPage {
+    shell: Shell,
+    languages: Vec<(&'static str, &'static str, bool)>,
+    zone: String,
+}
+
+pub(crate) async fn preferences(
+    State(scheduler): State<Scheduler>,
+    session: Session,
+    Query(after): Query<After>,
+) -> Result<Response, Refused> {
+    let shell = Shell::new(&scheduler, &session, &after).told(&session)?;
+    let own = session.locale.words.language;
+    let languages = Language::ALL.map(|l| (l.tag(), l.words().language_name, l == own)).to_vec();
+    let zone = session.locale.zone.iana_name().unwrap_or_default().to_owned();
+    Ok(show(&PreferencesPage { shell, languages, zone }).into_response())
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Preferences {
+    language: String,
+    zone: String,
+}
+
+/// Keeps what is known; an unknown language or zone leaves the one before.
+pub(crate) async fn keep_preferences(Form(chosen): Form<Preferences>) -> Response {
+    let keep = |name: &str, value: &str| {
+        let life = if value.is_empty() { 0 } else { PREFERENCE_LIFE_S };
+        let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={life}");
+        (header::SET_COOKIE, cookie)
+    };
+    let mut cookies = Vec::new();
+    if Language::from_tag(&chosen.language).is_some() {
+        cookies.push(keep(LANGUAGE_COOKIE, &chosen.language));
+    }
+    let name = chosen.zone.trim();
+    if name.is_empty() || zone(name).is_some() {
+        cookies.push(keep(ZONE_COOKIE, name));
+    }
+    (AppendHeaders(cookies), back_to("/preferences", "saved")).into_response()
 }

@@ -12,12 +12,15 @@ use axum::response::{IntoResponse, Redirect, Response};
 use cardshop_scheduler::Scheduler;
 use cardshop_scheduler::core::rights::Principal;
 
+use crate::locale::Locale;
+
 /// Name of the cookie; the API reads it too, for GET.
 const COOKIE: &str = "cardshop_session";
 
 /// Somebody logged in.
 pub(crate) struct Session {
     pub(crate) principal: Principal,
+    pub(crate) locale: Locale,
     token: String,
 }
 
@@ -33,10 +36,11 @@ impl FromRequestParts<Scheduler> for Session {
 
     async fn from_request_parts(parts: &mut Parts, scheduler: &Scheduler) -> Result<Self, Redirect> {
         let to_login = || Redirect::to("/login");
-        let token = cookie(&parts.headers).ok_or_else(to_login)?.to_owned();
+        let token = cookie(&parts.headers, COOKIE).ok_or_else(to_login)?.to_owned();
         let Ok(Address(address)) = Address::from_request_parts(parts, scheduler).await;
         let principal = scheduler.authenticate(&token, &address).map_err(|_| to_login())?;
-        Ok(Self { principal, token })
+        let Ok(locale) = Locale::from_request_parts(parts, scheduler).await;
+        Ok(Self { principal, locale, token })
     }
 }
 
@@ -52,9 +56,10 @@ impl<S: Sync> FromRequestParts<S> for Address {
     }
 }
 
-fn cookie(headers: &HeaderMap) -> Option<&str> {
+/// The cookie of this name.
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let cookies = headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
-    cookies.flat_map(|v| v.split(';')).find_map(|pair| pair.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+    cookies.flat_map(|v| v.split(';')).find_map(|pair| pair.trim().strip_prefix(name)?.strip_prefix('='))
 }
 
 /// The cookie that starts a session of `max_age_s` seconds; an empty token and 0 end it.
@@ -93,9 +98,9 @@ mod tests {
     #[test]
     fn the_session_is_found_among_other_cookies() {
         let one = headers(&[(header::COOKIE, "a=1; cardshop_session=abc.def; b=2")]);
-        assert_eq!(cookie(&one), Some("abc.def"));
-        assert_eq!(cookie(&headers(&[(header::COOKIE, "cardshop_session2=x")])), None);
-        assert_eq!(cookie(&HeaderMap::new()), None);
+        assert_eq!(cookie(&one, COOKIE), Some("abc.def"));
+        assert_eq!(cookie(&headers(&[(header::COOKIE, "cardshop_session2=x")]), COOKIE), None);
+        assert_eq!(cookie(&HeaderMap::new(), COOKIE), None);
     }
 
     #[test]

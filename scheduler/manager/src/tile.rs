@@ -1,8 +1,13 @@
-//! What a slot looks like to a person: glyph, word, colour and one sentence. A pure function of the state the
-//! appliance reported; the pages and the live stream both draw from it.
+//! What a slot looks like to a person: glyph, word, colour, one sentence, and what can be done with it. A pure function
+//! of the state the appliance reported, the time and the visitor's language; the pages and the live stream both draw
+//! from it.
 
 use cardshop_protocol::api::SlotView;
 use cardshop_protocol::message::{Sentence, SlotStatus, WritePhase};
+use cardshop_protocol::time::Timestamp;
+
+use crate::locale::Locale;
+use crate::words::Words;
 
 /// Colour family of a tile, as the style sheet names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,27 +31,57 @@ impl Tone {
     }
 }
 
-/// Glyph, word and tone of a state. No two states share both glyph and word.
-fn look(status: SlotStatus) -> (&'static str, &'static str, Tone) {
+/// Glyph, word and tone of a state. No two states share glyph or word.
+fn look(status: SlotStatus, w: &Words) -> (&'static str, &'static str, Tone) {
     use SlotStatus as S;
     match status {
-        S::Absent => ("⌀", "No reader", Tone::Idle),
-        S::Empty => ("○", "Empty", Tone::Idle),
-        S::Wanted => ("⤓", "Insert a card", Tone::Act),
-        S::Idle => ("●", "Resting", Tone::Idle),
-        S::Checking => ("◔", "Looking at the card", Tone::Busy),
-        S::Waiting => ("⧗", "Waiting", Tone::Busy),
-        S::Writing => ("✎", "Writing", Tone::Busy),
-        S::Verifying => ("≟", "Reading back", Tone::Busy),
-        S::Done => ("✓", "Done", Tone::Ok),
-        S::Unsuitable => ("≠", "Not this card", Tone::Fail),
-        S::Guarded => ("⚿", "Finished card", Tone::Act),
-        S::Confirm => ("?", "Erase it?", Tone::Act),
-        S::BadCard => ("✗", "Bad card", Tone::Fail),
-        S::Retry => ("↻", "Once more", Tone::Fail),
-        S::Held => ("‖", "Held", Tone::Idle),
-        S::OutOfService => ("⚠", "Out of service", Tone::Fail),
+        S::Absent => ("⌀", w.absent, Tone::Idle),
+        S::Empty => ("○", w.empty, Tone::Idle),
+        S::Wanted => ("⤓", w.wanted, Tone::Act),
+        S::Idle => ("●", w.idle, Tone::Idle),
+        S::Checking => ("◔", w.checking, Tone::Busy),
+        S::Waiting => ("⧗", w.waiting, Tone::Busy),
+        S::Writing => ("✎", w.writing, Tone::Busy),
+        S::Verifying => ("≟", w.verifying, Tone::Busy),
+        S::Done => ("✓", w.done, Tone::Ok),
+        S::Unsuitable => ("≠", w.unsuitable, Tone::Fail),
+        S::Guarded => ("⚿", w.guarded, Tone::Act),
+        S::Confirm => ("?", w.confirm, Tone::Act),
+        S::BadCard => ("✗", w.bad_card, Tone::Fail),
+        S::Retry => ("↻", w.try_again, Tone::Fail),
+        S::Held => ("‖", w.held, Tone::Idle),
+        S::OutOfService => ("⚠", w.out_of_service, Tone::Fail),
     }
+}
+
+/// The word for a state.
+pub(crate) fn word(status: SlotStatus, w: &Words) -> &'static str {
+    look(status, w).1
+}
+
+/// Something a person can have a slot do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deed {
+    /// Value of the form's `do` field.
+    pub(crate) key: &'static str,
+    /// On the button.
+    pub(crate) word: &'static str,
+}
+
+/// What makes sense in a state.
+fn deeds(status: SlotStatus, w: &Words) -> Vec<Deed> {
+    use SlotStatus as S;
+    let deed = |key, word| Deed { key, word };
+    let mut deeds = match status {
+        S::Guarded => vec![deed("release", w.release)],
+        S::Confirm => vec![deed("release", w.erase)],
+        S::Unsuitable | S::BadCard | S::Retry | S::Idle => vec![deed("retry", w.retry)],
+        S::Checking | S::Waiting | S::Writing | S::Verifying => vec![deed("eject", w.eject)],
+        _ => vec![],
+    };
+    deeds.push(deed("identify", w.identify));
+    deeds.push(if status == S::Held { deed("resume", w.resume) } else { deed("hold", w.hold) });
+    deeds
 }
 
 /// A slot, ready to be drawn.
@@ -56,8 +91,6 @@ pub(crate) struct Tile {
     pub(crate) id: String,
     /// What people call the slot.
     pub(crate) name: String,
-    /// The appliance's label.
-    pub(crate) appliance: String,
     /// State word for programs and tests.
     pub(crate) state: String,
     /// Style class.
@@ -76,40 +109,41 @@ pub(crate) struct Tile {
     pub(crate) copy: String,
     /// Why it failed; empty when it did not.
     pub(crate) fault: String,
-    /// False when the appliance has not been heard.
-    pub(crate) online: bool,
+    /// What to say when the appliance has not been heard.
+    pub(crate) offline: &'static str,
+    /// What can be done; nothing for who may not.
+    pub(crate) deeds: Vec<Deed>,
 }
 
 impl Tile {
-    /// Draws a slot as it was last reported.
-    pub(crate) fn of(slot: &SlotView) -> Self {
-        let (glyph, word, tone) = look(slot.state.state);
-        let progress =
-            slot.progress.as_ref().filter(|p| p.total > 0 && is_at_work(slot.state.state, p.phase));
+    /// Draws a slot as it was last reported; `may_tend` adds what can be done with it.
+    pub(crate) fn of(slot: &SlotView, locale: &Locale, now: Timestamp, may_tend: bool) -> Self {
+        let w = locale.words;
+        let status = slot.state.state;
+        let (glyph, word, tone) = look(status, w);
+        let progress = slot.progress.as_ref().filter(|p| p.total > 0 && is_at_work(status, p.phase));
         let copy = match (slot.state.copy, slot.state.total) {
-            (Some(copy), Some(total)) if progress.is_some() => format!("copy {copy} of {total}"),
+            (Some(copy), Some(total)) if progress.is_some() => w.copy_of(copy, total),
             _ => String::new(),
         };
+        let state = serde_json::to_value(status).ok();
         Self {
             id: slot.id.clone(),
             name: slot.name.clone(),
-            appliance: slot.label.clone(),
-            state: serde_json::to_value(slot.state.state)
-                .ok()
-                .and_then(|v| v.as_str().map(str::to_owned))
-                .unwrap_or_default(),
+            state: state.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default(),
             tone: if slot.online { tone.class() } else { Tone::Idle.class() },
             glyph,
             word,
             sentence: match (progress.and_then(|p| p.eta_s), &slot.state.sentence) {
-                (Some(eta), _) => format!("Ready in {}:{:02}", eta / 60, eta % 60),
-                (None, said) => said.as_ref().map(sentence).unwrap_or_default(),
+                (Some(eta), _) => w.ready_at(&locale.clock(now + std::time::Duration::from_secs(eta))),
+                (None, said) => said.as_ref().map(|s| sentence(s, locale)).unwrap_or_default(),
             },
             percent: progress.map(|p| percent(p.done, p.total)),
-            pace: progress.map(|p| format!("{:.1} MB/s", p.rate_bps as f64 / 1e6)).unwrap_or_default(),
+            pace: progress.map(|p| locale.rate(&p.rate_bps)).unwrap_or_default(),
             copy,
             fault: slot.state.fault.as_ref().map(|f| f.text.clone()).unwrap_or_default(),
-            online: slot.online,
+            offline: if slot.online { "" } else { w.offline_tile },
+            deeds: if may_tend { deeds(status, w) } else { vec![] },
         }
     }
 }
@@ -129,44 +163,54 @@ fn is_at_work(status: SlotStatus, phase: WritePhase) -> bool {
     )
 }
 
-/// The sentence in English. Sizes are decimal, as on a card's label.
-fn sentence(sentence: &Sentence) -> String {
+/// What to do now.
+fn sentence(sentence: &Sentence, locale: &Locale) -> String {
+    let w = locale.words;
     match sentence {
-        Sentence::InsertCard { min_bytes } => format!("Insert a card of at least {}", size(*min_bytes)),
-        Sentence::Checking => "Checking the card".into(),
-        Sentence::WaitingForImage { percent } => format!("Waiting for the image, {percent} % here"),
-        Sentence::Writing => "Leave the card in".into(),
-        Sentence::Verifying => "Checking what was written".into(),
-        Sentence::TakeCard { copy, total } => format!("Take the card, copy {copy} of {total}"),
+        Sentence::InsertCard { min_bytes } => w.say_insert(&locale.size(min_bytes)),
+        Sentence::Checking => w.say_checking.into(),
+        Sentence::WaitingForImage { percent } => w.say_waiting(*percent),
+        Sentence::Writing => w.say_writing.into(),
+        Sentence::Verifying => w.say_verifying.into(),
+        Sentence::TakeCard { copy, total } => w.say_take(*copy, *total),
         Sentence::TooSmall { actual_bytes, min_bytes } => {
-            format!("Needs at least {}, this card has {}", size(*min_bytes), size(*actual_bytes))
+            w.say_too_small(&locale.size(min_bytes), &locale.size(actual_bytes))
         }
-        Sentence::Locked => "Unlock the card".into(),
-        Sentence::Guarded { order } => format!("Finished card of order {order}, not shipped: take it out"),
-        Sentence::ConfirmErase => "This card has data: press to erase".into(),
-        Sentence::BadCard => "Bad card: put it aside".into(),
-        Sentence::Reinsert => "Take the card out and put it in again".into(),
-        Sentence::OutOfService { reason } => format!("Out of service: {reason}"),
-    }
-}
-
-fn size(bytes: u64) -> String {
-    if bytes < 1_000_000_000 {
-        format!("{} MB", bytes.div_ceil(1_000_000))
-    } else {
-        format!("{:.1} GB", bytes as f64 / 1e9)
+        Sentence::Locked => w.say_locked.into(),
+        Sentence::Guarded { order } => w.say_guarded(&order.to_string()),
+        Sentence::ConfirmErase => w.say_confirm.into(),
+        Sentence::BadCard => w.say_bad_card.into(),
+        Sentence::Reinsert => w.say_reinsert.into(),
+        Sentence::OutOfService { reason } => w.say_out_of_service(reason),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
+    use jiff::tz::TimeZone;
+
     use super::*;
+    use crate::words::Language;
 
     #[test]
-    fn every_state_has_a_glyph_and_a_word_of_its_own() {
-        let glyphs: std::collections::HashSet<_> = SlotStatus::ALL.iter().map(|s| look(*s).0).collect();
-        let words: std::collections::HashSet<_> = SlotStatus::ALL.iter().map(|s| look(*s).1).collect();
-        assert_eq!((glyphs.len(), words.len()), (SlotStatus::ALL.len(), SlotStatus::ALL.len()));
+    fn every_state_has_a_glyph_and_a_word_of_its_own_in_every_language() {
+        for language in Language::ALL {
+            let looks = SlotStatus::ALL.map(|status| look(status, language.words()));
+            let glyphs: HashSet<_> = looks.iter().map(|l| l.0).collect();
+            let words: HashSet<_> = looks.iter().map(|l| l.1).collect();
+            assert_eq!((glyphs.len(), words.len()), (SlotStatus::ALL.len(), SlotStatus::ALL.len()));
+        }
+    }
+
+    #[test]
+    fn a_guarded_card_can_be_released_and_a_held_slot_goes_on() {
+        let keys = |status| deeds(status, Language::English.words()).iter().map(|d| d.key).collect::<Vec<_>>();
+        assert_eq!(keys(SlotStatus::Guarded), ["release", "identify", "hold"]);
+        assert_eq!(keys(SlotStatus::Held), ["identify", "resume"]);
+        assert_eq!(keys(SlotStatus::Writing), ["eject", "identify", "hold"]);
+        assert_eq!(keys(SlotStatus::Empty), ["identify", "hold"]);
     }
 
     #[test]
@@ -179,7 +223,11 @@ mod tests {
 
     #[test]
     fn a_card_that_is_too_small_is_told_with_both_sizes() {
-        let text = sentence(&Sentence::TooSmall { actual_bytes: 7_900_000_000, min_bytes: 31_000_000_000 });
-        assert_eq!(text, "Needs at least 31.0 GB, this card has 7.9 GB");
+        let said = Sentence::TooSmall { actual_bytes: 7_900_000_000, min_bytes: 31_000_000_000 };
+        let text = |language: Language| {
+            sentence(&said, &Locale { words: language.words(), zone: TimeZone::UTC })
+        };
+        assert_eq!(text(Language::English), "Needs at least 31.0 GB, this card has 7.9 GB");
+        assert_eq!(text(Language::French), "Il faut au moins 31,0 Go, cette carte a 7,9 Go");
     }
 }

@@ -1,5 +1,5 @@
 //! The pages as a browser gets them, over a scheduler of its own: login, cookie, other sites' forms, names that
-//! are HTML.
+//! are HTML, forms that work without a script, languages, and what each role may see.
 #![allow(clippy::unwrap_used)]
 
 use axum::Router;
@@ -11,6 +11,7 @@ use tokio_stream::StreamExt;
 use tower::ServiceExt;
 
 const HOST: &str = "shop.example";
+const PASSWORD: &str = "correct-horse-battery";
 /// Would run in whoever looks at it.
 const EVIL: &str = "<img src=x onerror=alert(1)>\"'";
 const ESCAPED: &str = "&#60;img src=x onerror=alert(1)&#62;&#34;&#39;";
@@ -50,8 +51,18 @@ impl Shop {
     }
 
     async fn form(&self, path: &str, origin: &str, body: String) -> Response<Body> {
+        self.form_of("", path, origin, body).await
+    }
+
+    /// A form of our own page.
+    async fn post(&self, cookie: &str, path: &str, body: &str) -> Response<Body> {
+        self.form_of(cookie, path, &format!("http://{HOST}"), body.to_owned()).await
+    }
+
+    async fn form_of(&self, cookie: &str, path: &str, origin: &str, body: String) -> Response<Body> {
         let request = Request::post(path)
             .header(header::HOST, HOST)
+            .header(header::COOKIE, cookie)
             .header(header::ORIGIN, origin)
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
         self.send(request.body(Body::from(body)).unwrap()).await
@@ -59,10 +70,38 @@ impl Shop {
 
     /// Logs in and gives the whole `Set-Cookie`.
     async fn log_in(&self) -> String {
-        let body = format!("username={}&password={}", self.login.username, self.login.password);
+        self.log_in_as(&self.login.username, &self.login.password).await
+    }
+
+    async fn log_in_as(&self, username: &str, password: &str) -> String {
+        let body = format!("username={username}&password={password}");
         let answer = self.form("/login", &format!("http://{HOST}"), body).await;
         assert_eq!(answer.status(), StatusCode::SEE_OTHER);
         answer.headers()[header::SET_COOKIE].to_str().unwrap().to_owned()
+    }
+
+    /// The session of the first login.
+    async fn staff(&self) -> String {
+        self.log_in().await.split(';').next().unwrap().to_owned()
+    }
+
+    /// Makes somebody and gives the session.
+    async fn session(&self, role: &str, channels: &[&str]) -> String {
+        let staff = self.staff().await;
+        let user = json!({"username": role, "password": PASSWORD, "role": role, "channels": channels});
+        self.api("/users", staff.split_once('=').unwrap().1, user).await;
+        self.log_in_as(role, PASSWORD).await.split(';').next().unwrap().to_owned()
+    }
+
+    /// Makes channel `c` with a configuration, and gives that.
+    async fn configuration(&self) -> String {
+        let staff = self.staff().await;
+        let token = staff.split_once('=').unwrap().1;
+        let channel = json!({"slug": "c", "name": "C", "active": true, "private": false, "sender_name": "C",
+            "sender_address": "1 Example Street", "sender_email": "c@example.org"});
+        self.api("/channels", token, channel).await;
+        let configuration = json!({"name": "S", "channel": "c", "recipe": {"offspot": {}}});
+        self.api("/configurations", token, configuration).await["id"].as_str().unwrap().to_owned()
     }
 
     /// A call of the API.
@@ -84,7 +123,12 @@ async fn text(answer: Response<Body>) -> String {
 #[tokio::test]
 async fn without_a_session_every_page_leads_to_the_login() {
     let shop = Shop::open().await;
-    for path in ["/bench", "/bench/live"] {
+    let pages = [
+        "/bench", "/bench/live", "/orders", "/orders/new", "/orders/01ja0000000000000000000000", "/appliances",
+        "/appliances/0123456789abcdef", "/appliances/0123456789abcdef/labels", "/cards", "/cards/labels",
+        "/cards/cards.csv", "/cards/cards.json", "/cards/01ja0000000000000000000000", "/statistics", "/preferences",
+    ];
+    for path in pages {
         for cookie in ["", "cardshop_session=", "cardshop_session=a.b.c"] {
             let answer = shop.get(path, cookie).await;
             assert_eq!(answer.status(), StatusCode::SEE_OTHER, "{path} {cookie}");
@@ -138,12 +182,8 @@ async fn names_that_are_html_are_text_on_the_page_in_the_live_stream_and_at_the_
     let cookie = shop.log_in().await;
     let cookie = cookie.split(';').next().unwrap();
     let token = cookie.split_once('=').unwrap().1;
-    let channel = json!({"slug": "c", "name": "C", "active": true, "private": false, "sender_name": "C",
-        "sender_address": "1 Example Street", "sender_email": "c@example.org"});
-    shop.api("/channels", token, channel).await;
-    let configuration = json!({"name": "S", "channel": "c", "recipe": {"offspot": {}}});
-    let configuration = shop.api("/configurations", token, configuration).await;
-    let order = json!({"kind": "physical", "configuration": configuration["id"], "quantity": 1, "channel": "c",
+    let configuration = shop.configuration().await;
+    let order = json!({"kind": "physical", "configuration": configuration, "quantity": 1, "channel": "c",
         "recipient": {"name": "V", "address": "2 Example Road", "country": "FR"}, "name": EVIL});
     shop.api("/orders", token, order).await;
 
@@ -156,4 +196,161 @@ async fn names_that_are_html_are_text_on_the_page_in_the_live_stream_and_at_the_
         heard.push_str(std::str::from_utf8(&stream.next().await.unwrap().unwrap()).unwrap());
     }
     assert!(heard.contains(ESCAPED) && !heard.contains("<img"), "{heard}");
+}
+
+/// Where a redirect leads.
+fn led_to(answer: &Response<Body>) -> String {
+    assert_eq!(answer.status(), StatusCode::SEE_OTHER);
+    answer.headers()[header::LOCATION].to_str().unwrap().to_owned()
+}
+
+/// The value of a hidden or other field of a page.
+fn field(page: &str, name: &str) -> String {
+    let at = page.find(&format!("name=\"{name}\"")).unwrap_or_else(|| panic!("no field {name} in {page}"));
+    let value = page[at..].split_once("value=\"").unwrap().1;
+    value.split_once('"').unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn an_order_is_placed_once_by_a_form_that_keeps_what_was_typed_until_it_is_right() {
+    let shop = Shop::open().await;
+    let configuration = shop.configuration().await;
+    let cookie = shop.session("manager", &["c"]).await;
+    let form = text(shop.get("/orders/new", &cookie).await).await;
+    let key = field(&form, "key");
+    assert!(form.contains(&configuration) && form.contains("32 GB"));
+
+    let wrong = format!("key={key}&configuration={configuration}&quantity=many&name=School&recipient_name=Village");
+    let answer = shop.post(&cookie, "/orders", &wrong).await;
+    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let page = text(answer).await;
+    assert!(page.contains("field quantity: is not a whole number") && page.contains("role=\"alert\""));
+    assert_eq!((field(&page, "name"), field(&page, "quantity")), ("School".into(), "many".into()));
+
+    let right = format!(
+        "key={key}&configuration={configuration}&quantity=2&name=School&kind=physical&media=&\
+         recipient_name=Village&recipient_address=2+Example+Road&recipient_country=FR"
+    );
+    let placed = led_to(&shop.post(&cookie, "/orders", &right).await);
+    let again = led_to(&shop.post(&cookie, "/orders", &right).await);
+    assert_eq!(placed, again, "a second press of the button places no second order");
+    let page = text(shop.get(&placed, &cookie).await).await;
+    assert!(page.contains("The order is placed") && page.contains("0 of 2") && page.contains("Village"), "{page}");
+    let list = text(shop.get("/orders?search=VILLAGE", &cookie).await).await;
+    assert_eq!(list.matches("data-status=\"created\"").count(), 1, "{list}");
+    let none = text(shop.get("/orders?status=shipped", &cookie).await).await;
+    assert!(none.contains("Nothing here yet."));
+
+    let path = placed.split('?').next().unwrap();
+    let again = text(shop.get(&format!("/orders/new?again={}", &path["/orders/".len()..]), &cookie).await).await;
+    assert_eq!((field(&again, "quantity"), field(&again, "recipient_country")), ("2".into(), "FR".into()));
+    let ship = shop.post(&cookie, path, "do=ship&count=1").await;
+    assert_eq!(ship.status(), StatusCode::CONFLICT, "no card is verified");
+    assert_eq!(led_to(&shop.post(&cookie, path, "do=cancel").await), format!("{path}?done=cancel"));
+    let page = text(shop.get(&format!("{path}?done=cancel"), &cookie).await).await;
+    assert!(page.contains("data-status=\"canceled\"") && page.contains("The order is canceled"));
+    assert_eq!(shop.post(&cookie, path, "do=retry").await.status(), StatusCode::CONFLICT);
+}
+
+#[tokio::test]
+async fn pages_show_nothing_of_other_channels_and_each_role_what_it_may() {
+    let shop = Shop::open().await;
+    let configuration = shop.configuration().await;
+    let staff = shop.staff().await;
+    let order = format!("key=k&configuration={configuration}&channel=c&quantity=1&recipient_name=V");
+    let path = led_to(&shop.post(&staff, "/orders", &order).await);
+    let path = path.split('?').next().unwrap();
+    let operator = shop.session("operator", &["c"]).await;
+    let stranger = shop.session("manager", &["default"]).await;
+
+    assert_eq!(shop.get(path, &stranger).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(shop.post(&stranger, path, "do=cancel").await.status(), StatusCode::NOT_FOUND);
+    assert!(!text(shop.get("/orders", &stranger).await).await.contains("data-status"));
+    assert_eq!(shop.get(path, &operator).await.status(), StatusCode::OK);
+    assert_eq!(shop.get("/orders/new", &operator).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(shop.post(&operator, path, "do=cancel").await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(shop.post(&operator, "/appliances/join", "label=x").await.status(), StatusCode::FORBIDDEN);
+    for nothing in ["/orders/nonsense", "/cards/nonsense", "/appliances/nonsense", "/cards/labels?order=nonsense"] {
+        assert_eq!(shop.get(nothing, &staff).await.status(), StatusCode::NOT_FOUND, "{nothing}");
+    }
+    assert_eq!(shop.post(&staff, "/slots/0123456789abcdef/s01", "do=identify").await.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn every_link_of_every_page_leads_somewhere_and_every_page_has_a_title_and_a_language() {
+    let shop = Shop::open().await;
+    let configuration = shop.configuration().await;
+    let staff = shop.staff().await;
+    let order = format!("key=k&configuration={configuration}&channel=c&quantity=1&recipient_name=V");
+    led_to(&shop.post(&staff, "/orders", &order).await);
+    for (language, word) in [("en", "Orders"), ("fr", "Commandes")] {
+        let cookie = format!("{staff}; cardshop_language={language}");
+        let (mut seen, mut next) = (std::collections::BTreeSet::new(), vec!["/bench".to_owned()]);
+        while let Some(path) = next.pop() {
+            if !seen.insert(path.clone()) {
+                continue;
+            }
+            let answer = shop.get(&path, &cookie).await;
+            assert_eq!(answer.status(), StatusCode::OK, "{path}");
+            let html = answer.headers()[header::CONTENT_TYPE].to_str().unwrap().starts_with("text/html");
+            let page = text(answer).await;
+            if !html {
+                continue;
+            }
+            assert!(page.contains(&format!("<html lang=\"{language}\">")) && page.contains(word), "{path}");
+            let title = page.split_once("<title>").unwrap().1.split_once("</title>").unwrap().0;
+            assert!(title.len() > " · Cardshop".len() && title.ends_with(" · Cardshop"), "{path}: {title}");
+            for link in page.split("href=\"").skip(1).map(|part| part.split('"').next().unwrap()) {
+                let link = link.replace("&#38;", "&").replace("&amp;", "&");
+                if link.starts_with('/') {
+                    next.push(link);
+                } else {
+                    assert!(link.starts_with('#'), "{path} leads away: {link}");
+                }
+            }
+        }
+        assert!(seen.len() >= 12, "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn preferences_choose_language_and_time_zone_and_refuse_what_they_do_not_know() {
+    let shop = Shop::open().await;
+    let staff = shop.staff().await;
+    let set = |answer: &Response<Body>| -> Vec<String> {
+        answer.headers().get_all(header::SET_COOKIE).iter().map(|v| v.to_str().unwrap().to_owned()).collect()
+    };
+    let kept = set(&shop.post(&staff, "/preferences", "language=fr&zone=").await);
+    assert!(kept[0].starts_with("cardshop_language=fr; ") && kept[1].contains("Max-Age=0"), "{kept:?}");
+    let none = set(&shop.post(&staff, "/preferences", "language=xx&zone=Nowhere%2FElse%0d%0aX").await);
+    assert!(none.is_empty(), "{none:?}");
+    let french = text(shop.get("/preferences", &format!("{staff}; cardshop_language=fr")).await).await;
+    assert!(french.contains("Préférences") && french.contains("Enregistrer"));
+    let login = text(shop.get("/login", "cardshop_language=fr").await).await;
+    assert!(login.contains("Mot de passe"));
+}
+
+#[tokio::test]
+async fn a_join_file_is_made_once_and_a_scan_finds_what_has_the_code() {
+    let shop = Shop::open().await;
+    let configuration = shop.configuration().await;
+    let staff = shop.staff().await;
+    let file = shop.post(&staff, "/appliances/join", "label=Bench+%22one%22").await;
+    assert_eq!(file.status(), StatusCode::OK);
+    assert_eq!(file.headers()[header::CONTENT_DISPOSITION], "attachment; filename=\"JOIN.TXT\"");
+    let join: toml::Table = text(file).await.parse().unwrap();
+    assert!(join["token"].as_str().unwrap().starts_with("csj1."));
+    let told = (join["server"].as_str().unwrap(), join["label"].as_str().unwrap());
+    assert_eq!(told, (format!("http://{HOST}").as_str(), "Bench \"one\""));
+
+    let order = format!("key=k&configuration={configuration}&channel=c&quantity=1&recipient_name=V");
+    let placed = led_to(&shop.post(&staff, "/orders", &order).await);
+    let path = placed.split('?').next().unwrap();
+    let id = path["/orders/".len()..].to_uppercase();
+    assert_eq!(led_to(&shop.post(&staff, "/scan", &format!("code=+{id}+")).await), path);
+    for (code, why) in [("nothing", "Nothing here has the code nothing"), ("RETRY", "Scan a slot first")] {
+        let answer = shop.post(&staff, "/scan", &format!("code={code}")).await;
+        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(text(answer).await.contains(why), "{code}");
+    }
 }

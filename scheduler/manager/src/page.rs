@@ -1,0 +1,177 @@
+//! What every page has: the visitor's rights and language, the banner of appliances that wait, and what the last
+//! form did; and how a page, a refusal and the way back are answered.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use cardshop_protocol::api::{Membership, Page};
+use cardshop_scheduler::core::rights::Action;
+use cardshop_scheduler::{PageRequest, Scheduler, SchedulerError};
+use serde::Deserialize;
+
+use crate::locale::Locale;
+use crate::session::Session;
+use crate::words::Words;
+
+/// Objects read at once where a page needs all.
+const AT_ONCE: usize = 500;
+/// Objects a page shows at most where it needs all: a browser becomes slow beyond.
+const AT_MOST: usize = 5000;
+
+/// The frame of a page.
+pub(crate) struct Shell {
+    pub(crate) locale: Locale,
+    pub(crate) w: &'static Words,
+    pub(crate) username: String,
+    pub(crate) may_tend: bool,
+    pub(crate) may_order: bool,
+    pub(crate) may_ship: bool,
+    pub(crate) may_enrol: bool,
+    pub(crate) may_look: bool,
+    /// Appliances that wait for approval.
+    pub(crate) waiting: usize,
+    /// What the last form did.
+    pub(crate) notice: String,
+    /// The slot that was scanned last.
+    pub(crate) scanned: String,
+}
+
+/// The query that a form's redirect carries.
+#[derive(Default, Deserialize)]
+pub(crate) struct After {
+    /// Key of a word that says what was done.
+    #[serde(default)]
+    done: String,
+    /// The slot that was scanned last.
+    #[serde(default)]
+    slot: String,
+}
+
+impl Shell {
+    pub(crate) fn new(scheduler: &Scheduler, session: &Session, after: &After) -> Result<Self, SchedulerError> {
+        let principal = &session.principal;
+        let may_enrol = principal.may(Action::Enrol);
+        let mut waiting = 0;
+        if may_enrol {
+            let appliances = all(|page| scheduler.appliances(principal, page))?;
+            waiting = appliances.iter().filter(|a| a.state == Membership::Pending).count();
+        }
+        let w = session.locale.words;
+        Ok(Self {
+            locale: session.locale.clone(),
+            w,
+            username: principal.sub.clone(),
+            may_tend: principal.may(Action::Tend),
+            may_order: principal.may(Action::Order),
+            may_ship: principal.may(Action::Ship),
+            may_enrol,
+            may_look: principal.may(Action::Look),
+            waiting,
+            notice: said(w, &after.done).unwrap_or_default().to_owned(),
+            scanned: after.slot.clone(),
+        })
+    }
+}
+
+/// The words behind a key of a redirect; a key of somebody else's making says nothing.
+fn said(w: &Words, key: &str) -> Option<&'static str> {
+    Some(match key {
+        "identify" => w.done_identify,
+        "retry" => w.done_retry,
+        "hold" => w.done_hold,
+        "resume" => w.done_resume,
+        "release" => w.done_release,
+        "eject" => w.done_eject,
+        "name" => w.done_name,
+        "placed" => w.placed,
+        "cancel" => w.done_cancel,
+        "retry_order" => w.done_retry_order,
+        "expire" => w.done_expire,
+        "extend" => w.done_extend,
+        "ship" => w.done_ship,
+        "approve" => w.done_approve,
+        "reject" => w.done_reject,
+        "reboot" => w.done_reboot,
+        "saved" => w.saved,
+        _ => return None,
+    })
+}
+
+/// All objects of a list, at most `AT_MOST`.
+pub(crate) fn all<T>(
+    read: impl Fn(&PageRequest) -> Result<Page<T>, SchedulerError>,
+) -> Result<Vec<T>, SchedulerError> {
+    let mut items = Vec::new();
+    let mut request = PageRequest::first(AT_ONCE);
+    while items.len() < AT_MOST {
+        let page = read(&request)?;
+        items.extend(page.items);
+        request.cursor = page.next_cursor;
+        if request.cursor.is_none() {
+            break;
+        }
+    }
+    items.truncate(AT_MOST);
+    Ok(items)
+}
+
+#[derive(Template)]
+#[template(path = "refused.html")]
+struct RefusedPage {
+    w: &'static Words,
+    title: &'static str,
+    text: String,
+}
+
+/// A page that could not be shown, or a form that was not carried out.
+pub(crate) struct Refused {
+    w: &'static Words,
+    error: SchedulerError,
+}
+
+impl Refused {
+    pub(crate) fn new(locale: &Locale, error: SchedulerError) -> Self {
+        Self { w: locale.words, error }
+    }
+}
+
+/// Adds the visitor's language to what the scheduler refuses.
+pub(crate) trait InLanguage<T> {
+    fn told(self, session: &Session) -> Result<T, Refused>;
+}
+
+impl<T> InLanguage<T> for Result<T, SchedulerError> {
+    fn told(self, session: &Session) -> Result<T, Refused> {
+        self.map_err(|error| Refused::new(&session.locale, error))
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        use SchedulerError as E;
+        let Self { w, error } = self;
+        let (status, title) = match &error {
+            E::NotKnown => (StatusCode::UNAUTHORIZED, w.wrong_login),
+            E::NotAllowed(_) => (StatusCode::FORBIDDEN, w.not_allowed),
+            E::NotFound(_) => (StatusCode::NOT_FOUND, w.not_found),
+            E::Conflict { .. } | E::Refused(_) => (StatusCode::CONFLICT, w.went_wrong),
+            E::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, w.went_wrong),
+            E::TooManyAttempts => (StatusCode::TOO_MANY_REQUESTS, w.too_many_attempts),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, w.page_failed),
+        };
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            tracing::error!(%error, "a page cannot be shown");
+        }
+        (status, show(&RefusedPage { w, title, text: error.to_string() })).into_response()
+    }
+}
+
+/// Draws a page.
+pub(crate) fn show(page: &impl Template) -> Html<String> {
+    Html(page.render().expect("the template is complete at build time"))
+}
+
+/// After a form: the page to look at, with what was done.
+pub(crate) fn back_to(path: &str, done: &str) -> Redirect {
+    Redirect::to(&format!("{path}?done={done}"))
+}
