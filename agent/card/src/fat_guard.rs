@@ -190,7 +190,11 @@ impl Layout {
         let clusters = 2..count + 2;
         let entry_size = if is_fat32 { 4 } else { 2 };
         let holds_all = u64::from(table_blocks) * BLOCK >= u64::from(clusters.end) * entry_size;
-        let root_is_inside = !is_fat32 || clusters.contains(&le32(boot, 44)) && root_entries == 0;
+        // Some programs make FAT32 with too few clusters for it: read as FAT16, its root would have no room for files.
+        let root_is_inside = match is_fat32 {
+            true => clusters.contains(&le32(boot, 44)) && root_entries == 0,
+            false => root_entries > 0,
+        };
         let info_is_inside = !is_fat32 || le16(boot, 48) < reserved;
         let tables_start = start + reserved;
         let tables = tables_start..tables_start + copies * table_blocks;

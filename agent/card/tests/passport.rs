@@ -366,6 +366,9 @@ fn a_card_fresh_from_the_factory_is_told_from_one_with_files() {
     assert!(fresh(card_of(&[(0x0c, empty(FatType::Fat32, 40 * MIB, Some(*b"NEW VOLUME ")))])));
     assert!(!fresh(card(FatType::Fat16, 4 * MIB, b"x")), "files");
     assert!(!fresh(card(FatType::Fat32, 40 * MIB, b"x")), "files");
+    let mut few_clusters = card(FatType::Fat32, 40 * MIB, b"x");
+    few_clusters[16 * 512 + 32..][..4].copy_from_slice(&(30 * MIB as u32 / 512).to_le_bytes());
+    assert!(!fresh(few_clusters), "FAT32 with so few clusters that other readers take it for FAT16");
     assert!(!fresh(card_of(&[(0x0e, small.clone()), (0x83, vec![0; MIB])])), "another kind beside it");
     assert!(!fresh(card_of(&[(0x07, small.clone())])), "exFAT or NTFS is not known");
     assert!(!fresh(card_of(&[])), "a table without partitions");
