@@ -128,8 +128,7 @@ async fn page(
     let info = appliance.info.iter().flat_map(|info| &info.slots);
     let mut slots: Vec<SlotRow> = info
         .map(|slot| {
-            let seen: Option<&SlotView> =
-                reported.iter().find(|s| s.appliance == id && s.slot == slot.slot);
+            let seen: Option<&SlotView> = reported.iter().find(|s| s.appliance == id && s.slot == slot.slot);
             SlotRow {
                 id: format!("{id}/{}", slot.slot),
                 name: seen.map_or_else(|| slot.slot.to_string(), |s| s.name.clone()),
@@ -217,10 +216,12 @@ pub(crate) async fn join_file(
     let file = JoinFile { server: &made.server, token: &made.token, label: &label };
     let text = toml::to_string(&file).expect("three texts are TOML");
     let attachment = "attachment; filename=\"JOIN.TXT\"";
-    Ok(([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CONTENT_DISPOSITION, attachment)], text)
+    Ok((
+        [(header::CONTENT_TYPE, "text/plain; charset=utf-8"), (header::CONTENT_DISPOSITION, attachment)],
+        text,
+    )
         .into_response())
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -119,7 +119,8 @@ pub(crate) async fn labels(
         let mut cards = all(|page| scheduler.cards(&session.principal, Some(order), page))?;
         cards.sort_by_key(|card| (card.spare, card.record.copy));
         let label = |card: &CardView| {
-            let copy = if card.spare { w.spare.into() } else { w.copy_of(card.record.copy, card.record.total) };
+            let copy =
+                if card.spare { w.spare.into() } else { w.copy_of(card.record.copy, card.record.total) };
             let uid = card.id.to_string();
             Label { qr: qr(&uid), title: name.clone(), lines: vec![copy, uid] }
         };
@@ -203,7 +204,8 @@ impl From<&CardView> for Line {
 
 fn attachment(kind: &'static str, name: &'static str, body: Vec<u8>) -> Response {
     let disposition = format!("attachment; filename=\"{name}\"");
-    ([(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_DISPOSITION, disposition)], body).into_response()
+    ([(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_DISPOSITION, disposition)], body)
+        .into_response()
 }
 
 pub(crate) async fn csv(

@@ -130,7 +130,9 @@ mod tests {
     use super::*;
 
     fn locale(pairs: &[(header::HeaderName, &'static str)]) -> Locale {
-        Locale::of(&pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect())
+        Locale::of(
+            &pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect(),
+        )
     }
 
     #[test]
@@ -150,12 +152,18 @@ mod tests {
         let cookies = "cardshop_language=fr; cardshop_zone=Europe/Paris";
         let french = locale(&[(header::COOKIE, cookies)]);
         assert_eq!(english.moment(&moment), "25 Nov 2026, 13:02");
-        assert_eq!((english.size(&15_500_000_000), english.size(&1_000_001)), ("15.5 GB".into(), "2 MB".into()));
+        assert_eq!(
+            (english.size(&15_500_000_000), english.size(&1_000_001)),
+            ("15.5 GB".into(), "2 MB".into())
+        );
         assert_eq!(french.size(&15_500_000_000), "15,5 Go");
         assert_eq!(french.rate(&21_400_000), "21,4 Mo/s");
         assert_eq!(english.duration(&(26 * 3600)), "1 d 2 h");
         if zone("Europe/Paris").is_some() {
-            assert_eq!((french.moment(&moment), french.clock(moment)), ("25/11/2026 14:02".into(), "14:02".into()));
+            assert_eq!(
+                (french.moment(&moment), french.clock(moment)),
+                ("25/11/2026 14:02".into(), "14:02".into())
+            );
         } else {
             println!("SKIPPED: time zones by name: this system has no time zone database (package tzdata)");
         }

@@ -48,7 +48,11 @@ pub(crate) struct After {
 }
 
 impl Shell {
-    pub(crate) fn new(scheduler: &Scheduler, session: &Session, after: &After) -> Result<Self, SchedulerError> {
+    pub(crate) fn new(
+        scheduler: &Scheduler,
+        session: &Session,
+        after: &After,
+    ) -> Result<Self, SchedulerError> {
         let principal = &session.principal;
         let may_enrol = principal.may(Action::Enrol);
         let mut waiting = 0;

@@ -14,6 +14,7 @@ use crate::locale::Locale;
 use crate::orders::status_word;
 use crate::page::{After, InLanguage, Refused, Shell, all, show};
 use crate::session::Session;
+use crate::words::Words;
 
 /// Width of a full bar in a picture, its own units.
 const FULL: f64 = 200.0;
@@ -70,12 +71,7 @@ fn sums(cards: &[CardView], key: impl Fn(&CardView) -> String) -> BTreeMap<Strin
 }
 
 /// Bars as long as the mean write rate, the fastest being full.
-fn speed_chart(
-    id: &'static str,
-    title: &'static str,
-    sums: BTreeMap<String, Sum>,
-    locale: &Locale,
-) -> Chart {
+fn speed_chart(id: &'static str, title: &'static str, sums: BTreeMap<String, Sum>, locale: &Locale) -> Chart {
     let w = locale.words;
     let fastest = sums.values().map(|s| s.mean(s.write_bps)).max().unwrap_or(0).max(1);
     let bars = sums.into_iter().map(|(name, sum)| {
@@ -121,9 +117,21 @@ fn mean_duration(orders: &[OrderView], cards: &[CardView]) -> Option<u64> {
         *end = (*end).max(card.record.finished);
     }
     let written = orders.iter().filter(|o| o.quantity > 0 && o.verified >= o.quantity);
-    let spans: Vec<u64> =
-        written.filter_map(|o| Some(last.get(&o.id)?.since(o.created).as_secs())).collect();
+    let spans: Vec<u64> = written.filter_map(|o| Some(last.get(&o.id)?.since(o.created).as_secs())).collect();
     (!spans.is_empty()).then(|| spans.iter().sum::<u64>() / spans.len() as u64)
+}
+
+/// Who made a card: manufacturer and OEM of its identification register, where the reader shows it.
+/// **Source:** SD Physical Layer Simplified Specification, §5.2.
+fn make(cid: Option<&str>, w: &Words) -> String {
+    let byte = |n: usize| u8::from_str_radix(cid?.get(2 * n..2 * n + 2)?, 16).ok();
+    match (byte(0), byte(1), byte(2)) {
+        (Some(manufacturer), Some(a), Some(b)) => {
+            let oem: String = [a, b].map(char::from).iter().filter(|c| c.is_ascii_graphic()).collect();
+            format!("{manufacturer:02x} {oem}").trim_end().to_owned()
+        }
+        _ => w.make_hidden.to_owned(),
+    }
 }
 
 pub(crate) async fn page(
@@ -147,6 +155,7 @@ pub(crate) async fn page(
         let charts = vec![
             yield_chart(counts.collect(), locale),
             speed_chart("readers", w.yield_by_reader, sums(&cards, |c| c.record.reader.clone()), locale),
+            speed_chart("makes", w.card_make, sums(&cards, |c| make(c.record.cid.as_deref(), w)), locale),
             speed_chart("sizes", w.card_size, sums(&cards, |c| locale.size(&c.record.card_size)), locale),
             speed_chart("images", w.yield_by_image, sums(&cards, image), locale),
             status_chart(&orders, locale),
@@ -160,4 +169,20 @@ pub(crate) async fn page(
         })
     };
     Ok(show(&draw().told(&session)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::Language;
+
+    #[test]
+    fn the_make_of_a_card_is_read_from_its_register_or_said_to_be_hidden() {
+        let w = Language::English.words();
+        assert_eq!(make(Some("035344534c31364780a1b2c3d4016b00"), w), "03 SD");
+        assert_eq!(make(Some("ff0001"), w), "ff");
+        for nothing in [None, Some("03"), Some("xx5344"), Some("é3")] {
+            assert_eq!(make(nothing, w), w.make_hidden);
+        }
+    }
 }

@@ -206,7 +206,8 @@ mod tests {
 
     #[test]
     fn a_guarded_card_can_be_released_and_a_held_slot_goes_on() {
-        let keys = |status| deeds(status, Language::English.words()).iter().map(|d| d.key).collect::<Vec<_>>();
+        let keys =
+            |status| deeds(status, Language::English.words()).iter().map(|d| d.key).collect::<Vec<_>>();
         assert_eq!(keys(SlotStatus::Guarded), ["release", "identify", "hold"]);
         assert_eq!(keys(SlotStatus::Held), ["identify", "resume"]);
         assert_eq!(keys(SlotStatus::Writing), ["eject", "identify", "hold"]);
@@ -224,9 +225,8 @@ mod tests {
     #[test]
     fn a_card_that_is_too_small_is_told_with_both_sizes() {
         let said = Sentence::TooSmall { actual_bytes: 7_900_000_000, min_bytes: 31_000_000_000 };
-        let text = |language: Language| {
-            sentence(&said, &Locale { words: language.words(), zone: TimeZone::UTC })
-        };
+        let text =
+            |language: Language| sentence(&said, &Locale { words: language.words(), zone: TimeZone::UTC });
         assert_eq!(text(Language::English), "Needs at least 31.0 GB, this card has 7.9 GB");
         assert_eq!(text(Language::French), "Il faut au moins 31,0 Go, cette carte a 7,9 Go");
     }

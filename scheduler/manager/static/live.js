@@ -102,6 +102,11 @@
   });
 
   if (!link && !order) return;
+  let reloading = false;
+  const reloadSoon = () => {
+    if (!reloading) setTimeout(() => location.reload(), Math.max(0, RELOAD_AFTER_MS - performance.now()));
+    reloading = true;
+  };
   const source = new EventSource("/bench/live");
   const show = (text, lost) => { if (link) { link.textContent = text; link.classList.toggle("lost", lost); } };
   source.onopen = () => show(words.live, false);
@@ -129,7 +134,7 @@
     const { id, html } = JSON.parse(event.data);
     const old = document.getElementById(id);
     if (!old) {
-      if (performance.now() > RELOAD_AFTER_MS) location.reload(); // a new slot, perhaps of a new bench
+      reloadSoon(); // a new slot, perhaps of a new bench
       return;
     }
     const [before, focus] = [old.dataset.state, old.contains(document.activeElement) ? document.activeElement.value : null];

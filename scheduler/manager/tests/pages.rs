@@ -124,9 +124,21 @@ async fn text(answer: Response<Body>) -> String {
 async fn without_a_session_every_page_leads_to_the_login() {
     let shop = Shop::open().await;
     let pages = [
-        "/bench", "/bench/live", "/orders", "/orders/new", "/orders/01ja0000000000000000000000", "/appliances",
-        "/appliances/0123456789abcdef", "/appliances/0123456789abcdef/labels", "/cards", "/cards/labels",
-        "/cards/cards.csv", "/cards/cards.json", "/cards/01ja0000000000000000000000", "/statistics", "/preferences",
+        "/bench",
+        "/bench/live",
+        "/orders",
+        "/orders/new",
+        "/orders/01ja0000000000000000000000",
+        "/appliances",
+        "/appliances/0123456789abcdef",
+        "/appliances/0123456789abcdef/labels",
+        "/cards",
+        "/cards/labels",
+        "/cards/cards.csv",
+        "/cards/cards.json",
+        "/cards/01ja0000000000000000000000",
+        "/statistics",
+        "/preferences",
     ];
     for path in pages {
         for cookie in ["", "cardshop_session=", "cardshop_session=a.b.c"] {
@@ -220,7 +232,8 @@ async fn an_order_is_placed_once_by_a_form_that_keeps_what_was_typed_until_it_is
     let key = field(&form, "key");
     assert!(form.contains(&configuration) && form.contains("32 GB"));
 
-    let wrong = format!("key={key}&configuration={configuration}&quantity=many&name=School&recipient_name=Village");
+    let wrong =
+        format!("key={key}&configuration={configuration}&quantity=many&name=School&recipient_name=Village");
     let answer = shop.post(&cookie, "/orders", &wrong).await;
     assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
     let page = text(answer).await;
@@ -235,14 +248,18 @@ async fn an_order_is_placed_once_by_a_form_that_keeps_what_was_typed_until_it_is
     let again = led_to(&shop.post(&cookie, "/orders", &right).await);
     assert_eq!(placed, again, "a second press of the button places no second order");
     let page = text(shop.get(&placed, &cookie).await).await;
-    assert!(page.contains("The order is placed") && page.contains("0 of 2") && page.contains("Village"), "{page}");
+    assert!(
+        page.contains("The order is placed") && page.contains("0 of 2") && page.contains("Village"),
+        "{page}"
+    );
     let list = text(shop.get("/orders?search=VILLAGE", &cookie).await).await;
     assert_eq!(list.matches("data-status=\"created\"").count(), 1, "{list}");
     let none = text(shop.get("/orders?status=shipped", &cookie).await).await;
     assert!(none.contains("Nothing here yet."));
 
     let path = placed.split('?').next().unwrap();
-    let again = text(shop.get(&format!("/orders/new?again={}", &path["/orders/".len()..]), &cookie).await).await;
+    let again =
+        text(shop.get(&format!("/orders/new?again={}", &path["/orders/".len()..]), &cookie).await).await;
     assert_eq!((field(&again, "quantity"), field(&again, "recipient_country")), ("2".into(), "FR".into()));
     let ship = shop.post(&cookie, path, "do=ship&count=1").await;
     assert_eq!(ship.status(), StatusCode::CONFLICT, "no card is verified");
@@ -270,10 +287,15 @@ async fn pages_show_nothing_of_other_channels_and_each_role_what_it_may() {
     assert_eq!(shop.get("/orders/new", &operator).await.status(), StatusCode::FORBIDDEN);
     assert_eq!(shop.post(&operator, path, "do=cancel").await.status(), StatusCode::FORBIDDEN);
     assert_eq!(shop.post(&operator, "/appliances/join", "label=x").await.status(), StatusCode::FORBIDDEN);
-    for nothing in ["/orders/nonsense", "/cards/nonsense", "/appliances/nonsense", "/cards/labels?order=nonsense"] {
+    for nothing in
+        ["/orders/nonsense", "/cards/nonsense", "/appliances/nonsense", "/cards/labels?order=nonsense"]
+    {
         assert_eq!(shop.get(nothing, &staff).await.status(), StatusCode::NOT_FOUND, "{nothing}");
     }
-    assert_eq!(shop.post(&staff, "/slots/0123456789abcdef/s01", "do=identify").await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(
+        shop.post(&staff, "/slots/0123456789abcdef/s01", "do=identify").await.status(),
+        StatusCode::NOT_FOUND
+    );
 }
 
 #[tokio::test]

@@ -34,7 +34,11 @@ impl Drop for Wait<'_> {
 }
 
 impl Reflexes {
-    fn wait(&self, id: ObjectId, appliance: ApplianceId) -> Option<(Wait<'_>, oneshot::Receiver<CommandReply>)> {
+    fn wait(
+        &self,
+        id: ObjectId,
+        appliance: ApplianceId,
+    ) -> Option<(Wait<'_>, oneshot::Receiver<CommandReply>)> {
         let (sender, receiver) = oneshot::channel();
         let mut waiting = self.0.lock().expect("no holder panics");
         if waiting.len() >= MAX_WAITING {

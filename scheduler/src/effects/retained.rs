@@ -157,7 +157,8 @@ mod tests {
         let retained = Retained::default();
         retained.set(&Topic::ServerStatus, &0);
         assert!(retained.reflex(&Topic::ServerTime, &1) && retained.reflex(&Topic::ServerTime, &2));
-        let sent: Vec<_> = std::iter::from_fn(|| retained.take()).map(|due| (due.payload, due.retain)).collect();
+        let sent: Vec<_> =
+            std::iter::from_fn(|| retained.take()).map(|due| (due.payload, due.retain)).collect();
         assert_eq!(sent, [(b"1".to_vec(), false), (b"2".to_vec(), false), (b"0".to_vec(), true)]);
         for _ in 0..MAX_REFLEXES {
             assert!(retained.reflex(&Topic::ServerTime, &3));

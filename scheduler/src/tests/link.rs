@@ -232,7 +232,10 @@ async fn a_person_has_a_slot_strobe_within_seconds_or_is_told_why_not() {
             broker.give(&format!("{cmd}/reply"), &reply).await;
         };
         let ((status, said), ()) = within(async { tokio::join!(asked, told) }).await;
-        assert_eq!((status.as_u16(), ok.then_some(&said["text"])), (answer, ok.then_some(&json!("so it is"))));
+        assert_eq!(
+            (status.as_u16(), ok.then_some(&said["text"])),
+            (answer, ok.then_some(&json!("so it is")))
+        );
     }
     let (status, _) = site.post(&path("s09", "identify"), &operator, json!({})).await;
     assert_eq!(status, 404, "no such slot");
@@ -269,8 +272,12 @@ async fn a_slot_has_one_name_that_its_appliance_is_told_and_no_other_slot_has() 
     assert_eq!(names(&site.get("/slots", &site.admin).await.1), ["A", "B"]);
     site.scheduler.plan_leases().await.unwrap();
     let topic = cardshop_protocol::topic::ApplianceTopic::Desired;
-    let desired = site.scheduler.inner.retained.get(&cardshop_protocol::topic::Topic::Appliance(bench.id, topic));
-    assert_eq!(desired.unwrap()["slots"], json!([{"slot": "s01", "name": "A"}, {"slot": "s02", "name": "B"}]));
+    let desired =
+        site.scheduler.inner.retained.get(&cardshop_protocol::topic::Topic::Appliance(bench.id, topic));
+    assert_eq!(
+        desired.unwrap()["slots"],
+        json!([{"slot": "s01", "name": "A"}, {"slot": "s02", "name": "B"}])
+    );
     assert_eq!(name("s01", "").await.0, 200);
     assert_eq!(names(&site.get("/slots", &site.admin).await.1), ["s01", "B"]);
 }

@@ -70,7 +70,11 @@ impl OrderRow {
             id: order.id.to_string(),
             name: order.name.clone(),
             created: locale.moment(&order.created),
-            verified: if cards { locale.words.verified_of(&order.verified, &order.quantity) } else { "–".into() },
+            verified: if cards {
+                locale.words.verified_of(&order.verified, &order.quantity)
+            } else {
+                "–".into()
+            },
             status: order.status.as_str(),
             status_word: status_word(order.status, locale.words),
         }
@@ -175,11 +179,22 @@ fn deeds(order: &OrderView, w: &Words) -> Vec<Deed> {
     deeds
 }
 
-/// What an order says of its recipient, whatever it is made of.
-fn recipient(value: &serde_json::Value) -> Vec<(String, String)> {
+/// What an order says of its recipient, whatever it is made of; what our form asks for comes first, in words.
+fn recipient(value: &serde_json::Value, w: &Words) -> Vec<(String, String)> {
     let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    let known = [
+        ("name", w.recipient_name),
+        ("address", w.recipient_address),
+        ("country", w.recipient_country),
+        ("email", w.recipient_email),
+    ];
     match value {
-        serde_json::Value::Object(map) => map.iter().map(|(k, v)| (k.clone(), text(v))).collect(),
+        serde_json::Value::Object(map) => {
+            let asked =
+                known.iter().filter_map(|(key, word)| Some(((*word).to_owned(), text(map.get(*key)?))));
+            let others = map.iter().filter(|(key, _)| known.iter().all(|(k, _)| k != key));
+            asked.chain(others.map(|(key, v)| (key.clone(), text(v)))).collect()
+        }
         serde_json::Value::Null => vec![],
         other => vec![(String::new(), text(other))],
     }
@@ -202,7 +217,7 @@ pub(crate) async fn detail(
             explanation: scheduler.explain_order(principal, id)?,
             cards: all(|page| scheduler.cards(principal, Some(id), page))?,
             history: order.history.iter().map(|h| (status_word(h.status, w), locale.moment(&h.at))).collect(),
-            recipient: recipient(&order.recipient),
+            recipient: recipient(&order.recipient, w),
             deeds: if shell.may_order { deeds(&order, w) } else { vec![] },
             shippable: if shell.may_ship { order.verified.saturating_sub(order.shipped) } else { 0 },
             shell,

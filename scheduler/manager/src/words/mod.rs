@@ -38,9 +38,9 @@ impl Language {
 
 /// Puts values in the place of their names.
 fn fill(text: &str, values: &[(&str, &dyn std::fmt::Display)]) -> String {
-    values.iter().fold(text.to_owned(), |text, (name, value)| {
-        text.replace(&format!("{{{name}}}"), &value.to_string())
-    })
+    values
+        .iter()
+        .fold(text.to_owned(), |text, (name, value)| text.replace(&format!("{{{name}}}"), &value.to_string()))
 }
 
 /// Declares the texts.
@@ -112,7 +112,7 @@ words! {
     label_sheet export_csv export_json no_cards passport of_order // {order}
     passport_none signature
     // Statistics.
-    yield_title yield_by_slot yield_by_reader yield_by_image count_cards failures share mean_write mean_verify
+    yield_title yield_by_slot yield_by_reader yield_by_image card_make make_hidden count_cards failures share mean_write mean_verify
     orders_by_status duration_title mean_duration newest_cards // {count}
     // Scanning.
     scan_unknown // {code}
@@ -193,7 +193,8 @@ mod tests {
     #[test]
     fn french_is_not_english() {
         let (english, french) = (Language::English.words().all(), Language::French.words().all());
-        let same: Vec<_> = english.iter().zip(&french).filter(|(a, b)| a.1 == b.1).map(|(a, _)| a.0).collect();
+        let same: Vec<_> =
+            english.iter().zip(&french).filter(|(a, b)| a.1 == b.1).map(|(a, _)| a.0).collect();
         assert!(same.len() < english.len() / 10, "the same in both languages: {same:?}");
     }
 }
