@@ -2,10 +2,10 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use cardshop_protocol::api::{Join, JoinAnswer, Page, SlotView};
-use cardshop_protocol::ids::ApplianceId;
+use cardshop_protocol::ids::{ApplianceId, SlotId};
 use cardshop_protocol::message::{Action as Reflex, CommandReply};
 
 use super::caller::{Body, Caller, Id, IdempotencyKey, Query, SlotPath};
@@ -35,10 +35,10 @@ pub(super) fn routes() -> Router<Scheduler> {
         .route("/slots/{appliance}/{slot}/hold", post(hold_slot))
         .route("/slots/{appliance}/{slot}/resume", post(resume_slot))
         .route("/slots/{appliance}/{slot}/name", post(name_slot))
-        .route("/slots/{appliance}/{slot}/identify", post(identify_slot))
-        .route("/slots/{appliance}/{slot}/eject", post(eject_slot))
-        .route("/slots/{appliance}/{slot}/retry", post(retry_slot))
-        .route("/slots/{appliance}/{slot}/release", post(release_slot))
+        .route("/slots/{appliance}/{slot}/identify", reflex(|slot| Reflex::Identify { slot }))
+        .route("/slots/{appliance}/{slot}/eject", reflex(|slot| Reflex::Eject { slot }))
+        .route("/slots/{appliance}/{slot}/retry", reflex(|slot| Reflex::Retry { slot }))
+        .route("/slots/{appliance}/{slot}/release", reflex(|slot| Reflex::Release { slot }))
 }
 
 async fn appliances(
@@ -140,40 +140,13 @@ async fn name_slot(
     Ok(Json(scheduler.name_slot(&caller, appliance, slot, name).await?))
 }
 
-async fn identify_slot(
-    State(scheduler): State<Scheduler>,
-    Caller(caller): Caller,
-    SlotPath(appliance, slot): SlotPath,
-) -> Result<Json<CommandReply>, ApiError> {
-    let reflex = |slot| Reflex::Identify { slot };
-    Ok(Json(scheduler.command_slot(&caller, appliance, slot, reflex).await?))
-}
-
-async fn eject_slot(
-    State(scheduler): State<Scheduler>,
-    Caller(caller): Caller,
-    SlotPath(appliance, slot): SlotPath,
-) -> Result<Json<CommandReply>, ApiError> {
-    let reflex = |slot| Reflex::Eject { slot };
-    Ok(Json(scheduler.command_slot(&caller, appliance, slot, reflex).await?))
-}
-
-async fn retry_slot(
-    State(scheduler): State<Scheduler>,
-    Caller(caller): Caller,
-    SlotPath(appliance, slot): SlotPath,
-) -> Result<Json<CommandReply>, ApiError> {
-    let reflex = |slot| Reflex::Retry { slot };
-    Ok(Json(scheduler.command_slot(&caller, appliance, slot, reflex).await?))
-}
-
-async fn release_slot(
-    State(scheduler): State<Scheduler>,
-    Caller(caller): Caller,
-    SlotPath(appliance, slot): SlotPath,
-) -> Result<Json<CommandReply>, ApiError> {
-    let reflex = |slot| Reflex::Release { slot };
-    Ok(Json(scheduler.command_slot(&caller, appliance, slot, reflex).await?))
+/// Has the appliance of a slot do something with it.
+fn reflex(of: fn(SlotId) -> Reflex) -> MethodRouter<Scheduler> {
+    post(async move |State(scheduler): State<Scheduler>, Caller(caller): Caller, at: SlotPath| {
+        let SlotPath(appliance, slot) = at;
+        let reply = scheduler.command_slot(&caller, appliance, slot, of).await?;
+        Ok::<_, ApiError>(Json(reply))
+    })
 }
 
 async fn reboot(
