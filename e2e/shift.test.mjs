@@ -82,6 +82,33 @@ step("a slot gets its name, strobes, is held and goes on", async () => {
   await state("A", "empty");
 });
 
+step("a screen on the wall follows the bench without a login, until it is ended", async () => {
+  await page.getByRole("link", { name: "Screens" }).click();
+  await page.getByLabel("Name of the screen").fill("front-door");
+  await page.getByRole("button", { name: "Make a screen" }).click();
+  const link = await page.getByRole("link", { name: "Open the screen" }).getAttribute("href");
+  const context = await browser.newContext();
+  const wall = await context.newPage();
+  wall.setDefaultTimeout(90_000);
+  await wall.goto(shop.http + link);
+  await wall.locator('article[aria-label="A"][data-state="empty"]').waitFor();
+  await wall.getByText("Live", { exact: true }).waitFor();
+  assert.equal(wall.url(), `${shop.http}/tv`, "the key is not in the address any more");
+  assert.equal(await wall.locator("button, nav, input").count(), 0, "nothing to press");
+  assert.deepEqual(await seriousFaults(wall), []);
+  await go("Bench");
+  await press("A", "Hold");
+  await wall.locator('article[aria-label="A"][data-state="held"]').waitFor();
+  await wall.screenshot({ path: "output/screen.png" });
+  await press("A", "Let it go on");
+  await wall.locator('article[aria-label="A"][data-state="empty"]').waitFor();
+  await page.getByRole("link", { name: "Screens" }).click();
+  await page.getByRole("button", { name: "End it" }).click();
+  await notice("The screen is ended");
+  await wall.getByText("its key was ended").waitFor();
+  await context.close();
+});
+
 step("an order is placed by its form, and a wrong one is told so", async () => {
   const call = async (path, body, token) => {
     const headers = { "content-type": "application/json", ...(token && { authorization: `Bearer ${token}` }) };

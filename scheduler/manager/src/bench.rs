@@ -43,10 +43,10 @@ struct BenchPage {
 }
 
 /// One appliance's tiles.
-struct Bench {
-    appliance: String,
-    label: String,
-    tiles: Vec<Tile>,
+pub(crate) struct Bench {
+    pub(crate) appliance: String,
+    pub(crate) label: String,
+    pub(crate) tiles: Vec<Tile>,
 }
 
 #[derive(Template)]
@@ -67,36 +67,35 @@ pub(crate) async fn page(
     Query(after): Query<After>,
 ) -> Result<Html<String>, Refused> {
     let draw = || {
-        let principal = &session.principal;
-        let shell = Shell::new(&scheduler, &session, &after)?;
-        let slots = all(|page| scheduler.slots(principal, page))?;
-        let orders = scheduler.orders(principal, None, &PageRequest::first(ORDERS))?.items;
-        let tile = |slot: &SlotView| Tile::of(slot, &session.locale, scheduler.now(), shell.may_tend);
+        let orders = scheduler.orders(&session.principal, None, &PageRequest::first(ORDERS))?.items;
         Ok(BenchPage {
-            benches: benches(&slots, tile),
+            shell: Shell::new(&scheduler, &session, &after)?,
+            benches: benches(&scheduler, &session)?,
             orders: orders.iter().map(|order| OrderRow::of(order, &session.locale)).collect(),
-            shell,
         })
     };
     Ok(show(&draw().told(&session)?))
 }
 
 /// Slots by appliance, in the order of their ids; those of one appliance by their names, A2 before A10.
-fn benches(slots: &[SlotView], tile: impl Fn(&SlotView) -> Tile) -> Vec<Bench> {
+pub(crate) fn benches(scheduler: &Scheduler, session: &Session) -> Result<Vec<Bench>, SchedulerError> {
+    let Session { principal, locale, .. } = session;
+    let slots = all(|page| scheduler.slots(principal, page))?;
+    let (now, may_tend) = (scheduler.now(), principal.may(Action::Tend));
     let mut by_appliance: BTreeMap<_, Vec<&SlotView>> = BTreeMap::new();
-    for slot in slots {
+    for slot in &slots {
         by_appliance.entry(slot.appliance).or_default().push(slot);
     }
     let bench = |(appliance, slots): (cardshop_protocol::ids::ApplianceId, Vec<&SlotView>)| Bench {
         appliance: appliance.to_string(),
         label: slots[0].label.clone(),
-        tiles: slots.into_iter().map(&tile).collect(),
+        tiles: slots.into_iter().map(|slot| Tile::of(slot, locale, now, may_tend)).collect(),
     };
     let mut benches: Vec<Bench> = by_appliance.into_iter().map(bench).collect();
     for bench in &mut benches {
         bench.tiles.sort_by_cached_key(|tile| natural(&tile.name));
     }
-    benches
+    Ok(benches)
 }
 
 /// Sorts numbers inside names by their value.
@@ -172,10 +171,20 @@ pub(crate) async fn live(
     session: Session,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, StatusCode> {
+    stream(scheduler, session, &headers, true)
+}
+
+/// The live stream of a session, with or without orders.
+pub(crate) fn stream(
+    scheduler: Scheduler,
+    session: Session,
+    headers: &HeaderMap,
+    with_orders: bool,
+) -> Result<impl IntoResponse + use<>, StatusCode> {
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     let feed = scheduler.live(&session.principal, last).map_err(|_| StatusCode::FORBIDDEN)?;
     let (sender, receiver) = mpsc::channel(BACKLOG);
-    tokio::spawn(pass_on(scheduler, session, feed, sender));
+    tokio::spawn(pass_on(scheduler, session, feed, with_orders, sender));
     let stream = ReceiverStream::new(receiver);
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)))
 }
@@ -185,6 +194,7 @@ async fn pass_on(
     scheduler: Scheduler,
     session: Session,
     mut feed: LiveFeed,
+    with_orders: bool,
     sender: mpsc::Sender<Result<Event, axum::Error>>,
 ) {
     loop {
@@ -205,6 +215,9 @@ async fn pass_on(
             }
             continue;
         };
+        if event.kind == "order" && !with_orders {
+            continue;
+        }
         let Some(drawn) = fragment(event.kind, &event.json, &session, scheduler.now()) else { continue };
         if sender.send(Ok(drawn.id(event.id.to_string()))).await.is_err() {
             return;
@@ -226,7 +239,6 @@ fn fragment(kind: &str, json: &serde_json::Value, session: &Session, now: Timest
             let order = OrderRow::of(&order, locale);
             ("order", order.id.clone(), OrderFragment { order }.render())
         }
-        "appliance" => ("appliance", json.get("id")?.as_str()?.to_owned(), Ok(String::new())),
         _ => return None,
     };
     let html = html.expect("the template is complete at build time");

@@ -13,6 +13,7 @@ mod scan;
 mod session;
 mod statistics;
 mod tile;
+mod tv;
 mod words;
 
 use axum::Router;
@@ -51,6 +52,11 @@ pub fn pages(scheduler: Scheduler) -> Router {
         .route("/cards/cards.json", get(cards::json))
         .route("/cards/{uid}", get(cards::detail))
         .route("/statistics", get(statistics::page))
+        .route("/screens", get(tv::screens).post(tv::make))
+        .route("/screens/{id}", post(tv::revoke))
+        .route("/tv", get(tv::page).post(tv::let_in))
+        .route("/tv/live", get(tv::live))
+        .route("/static/tv.js", get(|| asset("text/javascript", include_str!("../static/tv.js"))))
         .route("/static/style.css", get(|| asset("text/css", include_str!("../static/style.css"))))
         .route("/static/live.js", get(|| asset("text/javascript", include_str!("../static/live.js"))))
         .layer(middleware::from_fn(session::refuse_foreign_posts))

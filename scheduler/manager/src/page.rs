@@ -96,6 +96,7 @@ fn said(w: &Words, key: &str) -> Option<&'static str> {
         "approve" => w.done_approve,
         "reject" => w.done_reject,
         "reboot" => w.done_reboot,
+        "revoked" => w.done_revoke,
         "saved" => w.saved,
         _ => return None,
     })

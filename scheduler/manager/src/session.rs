@@ -25,6 +25,15 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Whose token is in the cookie of this name.
+    pub(crate) async fn of(name: &str, parts: &mut Parts, scheduler: &Scheduler) -> Option<Self> {
+        let token = cookie(&parts.headers, name)?.to_owned();
+        let Ok(Address(address)) = Address::from_request_parts(parts, scheduler).await;
+        let principal = scheduler.authenticate(&token, &address).ok()?;
+        let Ok(locale) = Locale::from_request_parts(parts, scheduler).await;
+        Some(Self { principal, locale, token })
+    }
+
     /// True while the token still counts.
     pub(crate) fn still_counts(&self, scheduler: &Scheduler) -> bool {
         scheduler.authenticate(&self.token, &self.principal.address).is_ok()
@@ -35,12 +44,7 @@ impl FromRequestParts<Scheduler> for Session {
     type Rejection = Redirect;
 
     async fn from_request_parts(parts: &mut Parts, scheduler: &Scheduler) -> Result<Self, Redirect> {
-        let to_login = || Redirect::to("/login");
-        let token = cookie(&parts.headers, COOKIE).ok_or_else(to_login)?.to_owned();
-        let Ok(Address(address)) = Address::from_request_parts(parts, scheduler).await;
-        let principal = scheduler.authenticate(&token, &address).map_err(|_| to_login())?;
-        let Ok(locale) = Locale::from_request_parts(parts, scheduler).await;
-        Ok(Self { principal, locale, token })
+        Self::of(COOKIE, parts, scheduler).await.ok_or_else(|| Redirect::to("/login"))
     }
 }
 

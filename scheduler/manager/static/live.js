@@ -107,7 +107,7 @@
     if (!reloading) setTimeout(() => location.reload(), Math.max(0, RELOAD_AFTER_MS - performance.now()));
     reloading = true;
   };
-  const source = new EventSource("/bench/live");
+  const source = new EventSource(words.stream ?? "/bench/live");
   const show = (text, lost) => { if (link) { link.textContent = text; link.classList.toggle("lost", lost); } };
   source.onopen = () => show(words.live, false);
   source.onerror = () => {

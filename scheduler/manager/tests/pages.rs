@@ -376,3 +376,39 @@ async fn a_join_file_is_made_once_and_a_scan_finds_what_has_the_code() {
         assert!(text(answer).await.contains(why), "{code}");
     }
 }
+
+#[tokio::test]
+async fn a_screen_shows_tiles_to_whoever_has_its_key_until_that_is_ended_and_nothing_else() {
+    let shop = Shop::open().await;
+    let staff = shop.staff().await;
+    assert_eq!(shop.get("/tv", &staff).await.status(), StatusCode::UNAUTHORIZED, "a login is no key");
+    let made = text(shop.post(&staff, "/screens", "name=front-door").await).await;
+    let key = made.split_once("href=\"/tv#").unwrap().1.split('"').next().unwrap().to_owned();
+    let let_in = shop.post("", "/tv", &format!("key={key}")).await;
+    let cookie = let_in.headers()[header::SET_COOKIE].to_str().unwrap().to_owned();
+    assert!(cookie.contains("; Path=/tv; HttpOnly; SameSite=Strict"), "{cookie}");
+    assert_eq!(led_to(&let_in), "/tv");
+    let screen = cookie.split(';').next().unwrap().to_owned();
+    let page = shop.get("/tv", &screen).await;
+    assert_eq!(page.status(), StatusCode::OK);
+    let page = text(page).await;
+    for nothing in ["<form", "<nav", "admin", &key] {
+        assert!(!page.contains(nothing), "{nothing} in {page}");
+    }
+    let session = screen.replace("cardshop_tv", "cardshop_session");
+    assert_eq!(shop.get("/tv/live", &screen).await.status(), StatusCode::OK);
+
+    let token = staff.split_once('=').unwrap().1;
+    let orders = json!({"name": "program", "rights": ["watch", "order"]});
+    let strong = shop.api("/api-keys", token, orders).await["key"].as_str().unwrap().to_owned();
+    for key in [strong.as_str(), token, "nonsense"] {
+        assert_eq!(shop.post("", "/tv", &format!("key={key}")).await.status(), StatusCode::UNAUTHORIZED);
+    }
+    let list = text(shop.get("/screens", &staff).await).await;
+    assert!(list.contains("front-door") && !list.contains("program") && !list.contains(&key));
+    let revoke = list.split_once("action=\"/screens/").unwrap().1.split('"').next().unwrap();
+    assert_eq!(led_to(&shop.post(&staff, &format!("/screens/{revoke}"), "").await), "/screens?done=revoked");
+    assert_eq!(shop.get("/tv", &screen).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(shop.get("/tv/live", &screen).await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(shop.get("/bench", &session).await.status(), StatusCode::SEE_OTHER, "an ended key is no login");
+}

@@ -114,6 +114,9 @@ words! {
     // Statistics.
     yield_title yield_by_slot yield_by_reader yield_by_image card_make make_hidden count_cards failures share mean_write mean_verify
     orders_by_status duration_title mean_duration newest_cards // {count}
+    // Screens on the wall.
+    screen screens screens_help screen_name screen_make screen_made screen_open screen_revoke done_revoke screen_enter
+    screen_key screen_show
     // Scanning.
     scan_unknown // {code}
     scan_first
