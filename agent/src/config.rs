@@ -34,6 +34,9 @@ pub struct Config {
     /// Says on every console of the kernel where this appliance stands.
     #[serde(default)]
     pub screens: bool,
+    /// Lights, screen and keyboard of this machine, and what may be done with it.
+    #[serde(default)]
+    pub bench: BenchConfig,
     /// Virtual slots with an operator of their own.
     #[serde(default)]
     pub simulate: Option<SimulateConfig>,
@@ -43,6 +46,29 @@ pub struct Config {
     /// How much of the disk images may take.
     #[serde(default)]
     pub cache: CacheConfig,
+}
+
+/// Lights, screen and keyboard of this machine, and what may be done with it from there.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BenchConfig {
+    /// The kernel's LEDs: those called `cardshop:{slot}:{colour}` are lit.
+    pub leds: PathBuf,
+    /// Serial ports at which a LED panel may be; the first that answers is used.
+    pub panel: Vec<PathBuf>,
+    /// The terminal that shows the console and has the keyboard.
+    pub console: Option<PathBuf>,
+    /// Program that restarts this machine; without it a restart is refused.
+    pub reboot: Option<PathBuf>,
+    /// Program that applies what `NETWORK.TXT` beside the join file says; without it the network is not changed here.
+    pub network: Option<PathBuf>,
+}
+
+impl Default for BenchConfig {
+    fn default() -> Self {
+        let leds = "/sys/class/leds".into();
+        Self { leds, panel: Vec::new(), console: None, reboot: None, network: None }
+    }
 }
 
 /// How images are fetched.

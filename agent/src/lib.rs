@@ -10,7 +10,8 @@ mod run;
 
 pub use cardshop_card::StopFlag;
 pub use config::{
-    CacheConfig, Config, ConfigError, FetchConfig, MAX_CONNECTIONS, MAX_SLOTS, SimulateConfig, SlotConfig,
+    BenchConfig, CacheConfig, Config, ConfigError, FetchConfig, MAX_CONNECTIONS, MAX_SLOTS, SimulateConfig,
+    SlotConfig,
 };
 pub use core::network_file::{NetworkFile, NetworkFileError};
 pub use effects::address::AddressError;

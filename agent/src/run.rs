@@ -13,37 +13,46 @@ use cardshop_card::{FailureNote, StopFlag};
 use cardshop_protocol::ids::{ApplianceId, SlotId};
 use cardshop_protocol::keys::appliance_id;
 use cardshop_protocol::message::{
-    CommandReply, Hardware, Health, Info, Remedy, SlotInfo, SlotState, VERSION,
+    CommandReply, Hardware, Health, Info, Progress, Remedy, SlotInfo, SlotState, VERSION,
 };
 use cardshop_protocol::topic::ApplianceTopic;
 use ed25519_dalek::SigningKey;
 
 use crate::config::{Config, ConfigError};
-use crate::core::notice::{Surroundings, notice};
-use crate::core::ports::Bindings;
+use crate::core::book::Book;
+use crate::core::console::ConsoleView;
+use crate::core::notice::{Notice, Surroundings, notice};
 use crate::core::{Effect, Event, Failure, Finding, Message, Shop, SlotEvent, Work};
+use crate::effects::bell::Bell;
 use crate::effects::cache::Cache;
 use crate::effects::cache_disk::{self, CacheDisk};
 use crate::effects::clock::Clock;
+use crate::effects::console::Shown;
 use crate::effects::devices::Devices;
+use crate::effects::errands::{Errands, LastTold};
 use crate::effects::fetch::{Fetcher, Pace, Shared, SignatureRule, Tokens};
 use crate::effects::fixed_slots::Place;
 use crate::effects::http::Http;
+use crate::effects::lights::Lights;
 use crate::effects::mqtt::{Link, LinkConfig};
 use crate::effects::outbox::{Outbox, OutboxError};
 use crate::effects::readers::Finder;
 use crate::effects::screen::{self, Screen};
 use crate::effects::session::{Identity, Session};
+use crate::effects::slot_book::{self, SlotBook};
 use crate::effects::state::{StateError, StateFolder};
 use crate::effects::virtual_bench::{TOLD, Told};
 use crate::effects::{
-    fixed_slots, http, join_file, logs, machine, mqtt, probe, readers, session, virtual_bench, writer,
+    console, fixed_slots, http, join_file, kernel_leds, logs, machine, mqtt, panel, probe, readers, session,
+    uevents, virtual_bench, writer,
 };
 
 /// Events that may wait; whoever makes more of them waits until the shop has caught up.
 const EVENTS: usize = 1024;
 /// Time passes for the shop at least this often.
 const TICK: Duration = Duration::from_millis(250);
+/// The console is told this often what there is to show.
+const CONSOLE_EVERY: Duration = Duration::from_millis(250);
 /// Health is published this often. **Source:** `broker/protocol/README.md`.
 const HEALTH_EVERY: Duration = Duration::from_secs(30);
 /// Longest wait for writers at a clean end: a stop is noticed between requests, a sync can take seconds.
@@ -114,8 +123,17 @@ struct Agent {
     /// What this thread tells itself: it must not wait for room in its own queue.
     own: VecDeque<Event>,
     state: Arc<StateFolder>,
+    /// The slots, as the readers' thread sees them.
+    book: SlotBook,
+    /// Makes that thread look.
+    bell: Bell,
+    lights: Lights,
     /// Shows where the appliance stands, where the settings say so.
     screen: Option<Screen>,
+    /// What the console shows, and when it was told last.
+    console: Option<(Shown, Instant)>,
+    told: LastTold,
+    progress: BTreeMap<SlotId, Progress>,
     connected: bool,
     writers: BTreeMap<(SlotId, u64), StopFlag>,
     slots_stop: StopFlag,
@@ -144,10 +162,9 @@ impl Agent {
         let (events, happened) = sync_channel(EVENTS);
         let (clock, devices, session) = (Clock::default(), Devices::default(), Session::default());
         let mut effects = Vec::new();
-        let bindings = if config.readers { readers::known(&state) } else { Bindings::default() };
-        let slots: Vec<SlotId> =
-            config.slot_ids().into_iter().chain(bindings.all().map(|(slot, _)| slot)).collect();
-        let shop = Shop::start(clock.now(), history, &slots, &mut effects);
+        let book = SlotBook::open(&state);
+        let mut shop = Shop::start(clock.now(), history, &config.slot_ids(), &mut effects);
+        shop.open_book(book.get(), config.bench.reboot.is_some());
         tracing::info!(%appliance, boot = shop.history().boot(), "starting");
 
         let http = http::client_through(config.fetch.proxy.as_deref())
@@ -168,7 +185,7 @@ impl Agent {
         let hardware = machine::hardware();
         let label = join_file::read(&config.join).map(|f| f.label).ok();
         let label = label.or_else(|| state.member().map(|m| m.label)).unwrap_or_default();
-        let info = info(&config, &bindings, label, hardware.clone());
+        let info = info(&config, &book.get(), label, hardware.clone());
         let (link, line) = mqtt::start(LinkConfig {
             appliance,
             boot: shop.history().boot(),
@@ -192,7 +209,13 @@ impl Agent {
             events,
             own: VecDeque::new(),
             state: Arc::clone(&state),
-            screen: config.screens.then(Screen::default),
+            book,
+            bell: Bell::default(),
+            lights: Lights::default(),
+            screen: config.screens.then(|| Screen::new(config.bench.console.is_some())),
+            console: None,
+            told: LastTold::default(),
+            progress: BTreeMap::new(),
             connected: false,
             writers: BTreeMap::new(),
             slots_stop: StopFlag::new(),
@@ -212,7 +235,10 @@ impl Agent {
         let finder = cache_disk::start(disk, folder, place, agent.slots_stop.clone());
         agent.threads.push(finder.map_err(start_error("the search for a disk with images"))?);
         let last_desired = state.desired();
-        agent.start_threads(http, Identity { key, hardware }, state, bindings)?;
+        let console_http = http.clone();
+        agent.start_threads(http, Identity { key, hardware }, state)?;
+        agent.start_lights()?;
+        agent.start_console(console_http)?;
         // Leases go on while nobody is there to repeat them.
         if let Some(desired) = last_desired {
             agent.step(Event::Desired(Box::new(desired)))?;
@@ -225,25 +251,29 @@ impl Agent {
         http: Http,
         identity: Identity,
         state: Arc<StateFolder>,
-        bindings: Bindings,
     ) -> Result<(), AgentError> {
         let bench = state.path("bench.json");
         let finder = Finder {
-            bindings,
-            state: Arc::clone(&state),
+            book: self.book.clone(),
             devices: self.devices.clone(),
             events: self.events.clone(),
+            bell: self.bell.clone(),
             stop: self.slots_stop.clone(),
         };
         if self.config.readers {
             self.threads.push(readers::start(finder).map_err(start_error("the readers"))?);
+            match uevents::start(self.bell.clone(), self.slots_stop.clone()) {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => tracing::warn!(%error, "the kernel is not heard: looking once a second"),
+            }
         }
         let session = session::start(&self.session, http, identity, state, self.config.join.clone());
         self.threads.push(session.map_err(start_error("the session"))?);
         for slot in self.config.slots.clone() {
             let (devices, events) = (self.devices.clone(), self.events.clone());
             let place = Place::Path(slot.device);
-            let thread = fixed_slots::start(slot.id, place, devices, events, self.slots_stop.clone());
+            let stop = self.slots_stop.clone();
+            let thread = fixed_slots::start(slot.id, place, devices, events, Bell::default(), stop);
             self.threads.push(thread.map_err(start_error("the slots"))?);
         }
         if let Some(simulate) = self.config.simulate.clone().filter(|s| s.slots > 0) {
@@ -259,6 +289,68 @@ impl Agent {
             self.operator = Some(tell);
         }
         Ok(())
+    }
+
+    fn start_lights(&mut self) -> Result<(), AgentError> {
+        let leds = kernel_leds::start(self.config.bench.leds.clone(), self.lights.clone());
+        self.threads.push(leds.map_err(start_error("the LEDs"))?);
+        let ports = self.config.bench.panel.clone();
+        if !ports.is_empty() {
+            let panel = panel::start(ports, self.lights.clone(), self.events.clone());
+            self.threads.push(panel.map_err(start_error("the LED panel"))?);
+        }
+        for (slot, state) in self.shop.shown() {
+            self.lights.set(slot, state.led);
+        }
+        Ok(())
+    }
+
+    fn start_console(&mut self, http: Http) -> Result<(), AgentError> {
+        let Some(terminal) = self.config.bench.console.clone() else { return Ok(()) };
+        let shown = Shown::default();
+        let errands = Errands {
+            http,
+            state: Arc::clone(&self.state),
+            join: self.config.join.clone(),
+            network: self.config.bench.network.clone(),
+            told: self.told.clone(),
+            trying: Arc::default(),
+        };
+        let stop = self.slots_stop.clone();
+        let thread = console::start(terminal, shown.clone(), errands, self.events.clone(), stop);
+        self.threads.push(thread.map_err(start_error("the console"))?);
+        self.console = Some((shown, Instant::now()));
+        self.show_console();
+        Ok(())
+    }
+
+    /// Tells the console what there is to show.
+    fn show_console(&mut self) {
+        let notice = self.notice();
+        let Some((shown, _)) = &self.console else { return };
+        let server = self.state.member().map(|member| member.server);
+        shown.set(ConsoleView {
+            label: self.info.label.clone(),
+            appliance: self.appliance.to_string(),
+            version: self.info.agent_version.clone(),
+            notice: Some(notice),
+            server: server
+                .or_else(|| Some(join_file::read(&self.config.join).ok()?.server))
+                .unwrap_or_default(),
+            connected: self.connected,
+            addresses: machine::addresses(),
+            time: self.clock.now().to_string(),
+            bench: self.shop.bench(),
+            progress: self.progress.clone(),
+            told: self.told.last(),
+        });
+        self.console = self.console.take().map(|(shown, _)| (shown, Instant::now()));
+    }
+
+    fn notice(&self) -> Notice {
+        let slots = self.shop.shown().count();
+        let around = Surroundings { network: screen::has_route(), connected: self.connected, slots };
+        notice(&self.session.standing(), around)
     }
 
     fn work(&mut self, events: &Receiver<Event>, stop: &StopFlag) -> Result<(), AgentError> {
@@ -289,10 +381,13 @@ impl Agent {
     }
 
     fn show_standing(&mut self) {
-        let Some(screen) = &mut self.screen else { return };
-        let slots = self.shop.shown().count();
-        let around = Surroundings { network: screen::has_route(), connected: self.connected, slots };
-        screen.show(notice(&self.session.standing(), around));
+        if self.console.as_ref().is_some_and(|(_, told)| told.elapsed() >= CONSOLE_EVERY) {
+            self.show_console();
+        }
+        if self.screen.is_some() {
+            let notice = self.notice();
+            self.screen.iter_mut().for_each(|screen| screen.show(notice.clone()));
+        }
     }
 
     fn step(&mut self, event: Event) -> Result<(), AgentError> {
@@ -315,7 +410,6 @@ impl Agent {
         match &event {
             Event::Connected => self.connected = true,
             Event::Disconnected => self.connected = false,
-            Event::NewSlot(slot) => self.link.add_slot(&self.info, slot.clone()),
             _ => {}
         }
         let acked = matches!(event, Event::Acked(_));
@@ -357,6 +451,13 @@ impl Agent {
                         fetcher.abandon(image);
                     }
                 }
+                Effect::KeepBook(book) => self.keep_book(&book),
+                Effect::Forget(slot) => {
+                    self.lights.remove(&slot);
+                    self.link.clear(ApplianceTopic::SlotState(slot));
+                }
+                Effect::Tell(text) => self.told.say(text),
+                Effect::Reboot => self.reboot(),
                 Effect::ReplyLogs(id) => {
                     let text = logs::ring().newest(LOG_REPLY_SIZE);
                     let ok = !text.is_empty();
@@ -368,7 +469,27 @@ impl Agent {
         Ok(())
     }
 
+    fn keep_book(&mut self, book: &Book) {
+        if let Err(error) = self.book.keep(book) {
+            tracing::error!(%error, "names and holds of slots are not kept");
+        }
+        self.bell.ring();
+        let fixed = self.info.slots.iter().filter(|slot| self.config.slot_ids().contains(&slot.slot));
+        self.info.slots = fixed.cloned().chain(slot_book::infos(book)).collect();
+        self.info.names = book.names().clone();
+        self.link.set_info(self.info.clone());
+    }
+
+    fn reboot(&self) {
+        let Some(program) = &self.config.bench.reboot else { return };
+        tracing::info!("restarting this machine");
+        if let Err(error) = std::process::Command::new(program).spawn() {
+            tracing::error!(program = %program.display(), %error, "this machine does not restart");
+        }
+    }
+
     fn show(&self, slot: SlotId, state: &SlotState) {
+        self.lights.set(&slot, state.led);
         tracing::info!(%slot, state = ?state.state, task = ?state.task.map(|t| t.to_string()), fault = ?state.fault.as_ref().map(|f| &f.text), "slot");
         self.link.publish(ApplianceTopic::SlotState(slot.clone()), state);
         if let Some(operator) = &self.operator
@@ -378,14 +499,19 @@ impl Agent {
         }
     }
 
-    fn publish(&self, message: Message) {
+    fn publish(&mut self, message: Message) {
         match message {
             Message::Progress(slot, progress) => {
+                self.progress.insert(slot.clone(), progress.clone());
                 self.link.publish(ApplianceTopic::SlotProgress(slot), &progress);
             }
             Message::Fact(fact) => self.link.publish(ApplianceTopic::Event, &fact),
             Message::Reported(reported) => self.link.publish(ApplianceTopic::Reported, &reported),
             Message::Reply(reply) => self.link.publish(ApplianceTopic::CmdReply, &reply),
+            Message::Alert { code, alert: Some(alert) } => {
+                self.link.publish(ApplianceTopic::Alert(code), &alert);
+            }
+            Message::Alert { code, alert: None } => self.link.clear(ApplianceTopic::Alert(code)),
         }
     }
 
@@ -480,6 +606,8 @@ impl Agent {
         self.link.end(self.shop.history().boot());
         self.session.end();
         self.slots_stop.stop();
+        self.bell.ring();
+        self.lights.end();
         drop(self.operator.take());
         if let Some(fetcher) = self.fetcher.take() {
             fetcher.end();
@@ -501,20 +629,20 @@ fn reader_name(is_virtual: bool) -> &'static str {
 }
 
 /// What the broker is told of this machine at every connect.
-fn info(config: &Config, bindings: &Bindings, label: String, hardware: Hardware) -> Info {
+fn info(config: &Config, book: &Book, label: String, hardware: Hardware) -> Info {
     let fixed: BTreeMap<&SlotId, &PathBuf> = config.slots.iter().map(|s| (&s.id, &s.device)).collect();
     let slot_info = |slot: SlotId| {
         let is_virtual = !fixed.contains_key(&slot);
         let port_path = if is_virtual { format!("virtual/{slot}") } else { format!("fixed/{slot}") };
         SlotInfo { slot, port_path, reader: reader_name(is_virtual).into() }
     };
-    let bound = bindings.all().map(|(slot, key)| readers::info(slot, key, "reader"));
     Info {
         v: VERSION,
         agent_version: env!("CARGO_PKG_VERSION").into(),
         label,
         hardware,
-        slots: config.slot_ids().into_iter().map(slot_info).chain(bound).collect(),
+        slots: config.slot_ids().into_iter().map(slot_info).chain(slot_book::infos(book)).collect(),
+        names: book.names().clone(),
         capabilities: vec!["discard".into()],
     }
 }

@@ -21,3 +21,13 @@ fn no_network_file_the_fuzzer_kept_breaks_the_reader() {
 fn no_join_answer_the_fuzzer_kept_breaks_the_reader() {
     seeds::replay("join_answer", checks::join_answer);
 }
+
+#[test]
+fn no_panels_word_the_fuzzer_kept_breaks_the_reader() {
+    seeds::replay("panel", checks::panel);
+}
+
+#[test]
+fn no_word_of_the_kernel_the_fuzzer_kept_breaks_the_reader() {
+    seeds::replay("uevent", checks::uevent);
+}

@@ -1,6 +1,7 @@
-//! The reflexes of `cmd`: identify, eject, retry, release, logs; what an appliance of this kind cannot do is
+//! The reflexes of `cmd`: identify, eject, retry, release, restart, logs; what an appliance of this kind cannot do is
 //! answered, not ignored. A repeated id gets the same answer and is done once.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -16,6 +17,9 @@ use super::slot::Slot;
 const IDENTIFY_FOR: Duration = Duration::from_secs(10);
 /// Answers remembered for repeated ids: more than a person sends before the first is answered.
 const REMEMBERED: usize = 64;
+
+/// What became of a command, for people; or why nothing did.
+pub(super) type Said = Result<&'static str, Cow<'static, str>>;
 
 /// Answers given.
 #[derive(Debug, Default)]
@@ -54,39 +58,35 @@ impl Shop {
             return;
         }
         let result = if late {
-            Err("too late: the deadline has passed")
+            Err("too late: the deadline has passed".into())
         } else {
             self.act(now, &command.action, effects)
         };
         let (ok, text) = match result {
-            Ok(text) => (true, text),
-            Err(text) => (false, text),
+            Ok(text) => (true, text.to_owned()),
+            Err(text) => (false, text.into_owned()),
         };
-        let reply = CommandReply { v: VERSION, id, ok, text: text.to_owned() };
+        let reply = CommandReply { v: VERSION, id, ok, text };
         self.commands.remember(reply.clone());
         effects.push(Effect::Publish(Message::Reply(reply)));
     }
 
-    fn act(
-        &mut self,
-        now: Timestamp,
-        action: &Action,
-        effects: &mut Vec<Effect>,
-    ) -> Result<&'static str, &'static str> {
+    pub(super) fn act(&mut self, now: Timestamp, action: &Action, effects: &mut Vec<Effect>) -> Said {
         match action {
             Action::Identify { slot } => {
                 self.slot(slot)?.identify_until = Some(now + IDENTIFY_FOR);
                 Ok("the light of the slot strobes")
             }
-            Action::Eject { slot } => self.slot(slot)?.eject(effects),
-            Action::Retry { slot } => self.slot(slot)?.retry(effects),
-            Action::Release { slot } => self.slot(slot)?.release(),
-            Action::Reboot | Action::Update => Err("not on this machine"),
-            Action::Logs => Err("answered by the keeper of the log"),
+            Action::Eject { slot } => Ok(self.slot(slot)?.eject(effects)?),
+            Action::Retry { slot } => Ok(self.slot(slot)?.retry(effects)?),
+            Action::Release { slot } => Ok(self.slot(slot)?.release()?),
+            Action::Reboot => self.ask_reboot(),
+            Action::Update => Err("not on this machine".into()),
+            Action::Logs => Err("answered by the keeper of the log".into()),
         }
     }
 
-    fn slot(&mut self, slot: &SlotId) -> Result<&mut Slot, &'static str> {
-        self.slots.get_mut(slot).ok_or("there is no such slot")
+    fn slot(&mut self, slot: &SlotId) -> Result<&mut Slot, Cow<'static, str>> {
+        self.slots.get_mut(slot).ok_or("there is no such slot".into())
     }
 }

@@ -4,11 +4,12 @@ use cardshop_card::FailureNote;
 use cardshop_protocol::api::CardRecord;
 use cardshop_protocol::ids::{ImageId, LeaseId, ObjectId, OrderId, SlotId, TaskId};
 use cardshop_protocol::message::{
-    Command, CommandReply, Desired, Event as NumberedFact, Fault, Lease, Progress, Remedy, Reported,
-    SlotInfo, SlotState, Verify, Wipe,
+    Action, Alert, Command, CommandReply, Desired, Event as NumberedFact, Fault, Lease, Progress, Remedy,
+    Reported, SlotState, Verify, Wipe,
 };
 use cardshop_protocol::time::Timestamp;
 
+use super::book::{Book, Moved};
 use super::history::Record;
 
 /// Something happened.
@@ -21,8 +22,17 @@ pub enum Event {
         /// What.
         event: SlotEvent,
     },
-    /// A reader was plugged in where none has been before: one more slot.
-    NewSlot(SlotInfo),
+    /// A reader that takes cards is plugged into a port.
+    Reader {
+        /// Which port: [`super::ports::Port::key`].
+        key: String,
+        /// What it calls itself.
+        reader: String,
+    },
+    /// Somebody pressed the button at a slot.
+    Pressed(SlotId),
+    /// A person at the appliance wants something.
+    Wish(Wish),
     /// The scheduler says what should be done.
     Desired(Box<Desired>),
     /// It said something that cannot be read; for people.
@@ -74,6 +84,46 @@ pub enum Event {
     Tick,
     /// The agent is to end: writes are stopped, nothing is begun.
     Stop,
+}
+
+/// What a person at the appliance itself wants; what became of it comes back as [`Effect::Tell`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// What could also be sent as a command.
+    Act(Action),
+    /// A slot is to take no cards, or to go on.
+    Hold {
+        /// Which.
+        slot: SlotId,
+        /// Whether.
+        hold: bool,
+    },
+    /// The appliance is to take work, or none.
+    Switch {
+        /// Whether.
+        on: bool,
+    },
+    /// A slot is to be called something, or nothing any more; its light strobes.
+    Name {
+        /// Which.
+        slot: SlotId,
+        /// What.
+        name: Option<String>,
+    },
+    /// A slot whose reader is not plugged in is to be forgotten.
+    Remove {
+        /// Which.
+        slot: SlotId,
+    },
+    /// The reader of a slot is where another slot came up: that place is to be the slot.
+    Move(Moved),
+    /// All names are to be forgotten, and all slots whose reader is not plugged in.
+    ResetNames,
+    /// All slots are to be named, one after the other; or no longer.
+    NameAll {
+        /// Whether.
+        on: bool,
+    },
 }
 
 /// What keeps an image from arriving.
@@ -277,6 +327,14 @@ pub enum Effect {
     Abandon(ImageId),
     /// Answer a command with the newest log lines.
     ReplyLogs(ObjectId),
+    /// The slots, their names or holds have changed: keep them, and tell the broker.
+    KeepBook(Box<Book>),
+    /// There is no such slot any more.
+    Forget(SlotId),
+    /// A line for the person at the appliance.
+    Tell(String),
+    /// Restart the machine.
+    Reboot,
 }
 
 /// What goes to the broker beside slot states.
@@ -290,4 +348,11 @@ pub enum Message {
     Reported(Box<Reported>),
     /// Answer of a command.
     Reply(CommandReply),
+    /// An alert is raised, or cleared.
+    Alert {
+        /// Its code.
+        code: String,
+        /// `None` = cleared.
+        alert: Option<Alert>,
+    },
 }

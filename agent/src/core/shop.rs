@@ -7,9 +7,10 @@ use cardshop_protocol::ids::{OrderId, SlotId};
 use cardshop_protocol::message::{Confirm, Desired, Fact, Fault, LeaseUse, Reported, SlotState, VERSION};
 use cardshop_protocol::time::Timestamp;
 
+use super::bench::Places;
 use super::commands::Commands;
 use super::dispatch::{Choice, Dispatch, is_doable, lease_for};
-use super::event::{Effect, Event, Failure, Message};
+use super::event::{Effect, Event, Failure, Message, SlotEvent};
 use super::guard::{asks_before_erasing, guarded_by};
 use super::history::{History, Record};
 use super::images::Images;
@@ -30,12 +31,13 @@ const MAX_TEXT_CHARS: usize = 300;
 #[derive(Debug)]
 pub struct Shop {
     pub(super) slots: BTreeMap<SlotId, Slot>,
-    desired: Option<Box<Desired>>,
+    pub(super) desired: Option<Box<Desired>>,
     unreadable: Option<String>,
     history: History,
     images: Images,
     sender: Sender,
     pub(super) commands: Commands,
+    pub(super) places: Places,
     reported: Option<Reported>,
     last_job: u64,
     shown: u64,
@@ -57,6 +59,7 @@ impl Shop {
             images: Images::default(),
             sender: Sender::default(),
             commands: Commands::default(),
+            places: Places::default(),
             reported: None,
             last_job: 0,
             shown: 0,
@@ -87,6 +90,16 @@ impl Shop {
     pub fn step(&mut self, now: Timestamp, event: Event, effects: &mut Vec<Effect>) {
         match event {
             Event::Slot { slot, event } => {
+                if matches!(event, SlotEvent::CardHere { .. } | SlotEvent::CardGone) {
+                    self.reader_answers(&slot);
+                }
+                match &event {
+                    SlotEvent::CardHere { .. } => self.card_moved(now, &slot, true, effects),
+                    SlotEvent::CardGone | SlotEvent::ReaderGone => {
+                        self.card_moved(now, &slot, false, effects);
+                    }
+                    _ => {}
+                }
                 let mut facts = Vec::new();
                 let mut done = Vec::new();
                 if let Some(slot) = self.slots.get_mut(&slot) {
@@ -95,19 +108,15 @@ impl Shop {
                 facts.into_iter().for_each(|fact| self.record(now, fact, effects));
                 effects.append(&mut done);
             }
-            Event::NewSlot(info) => {
-                let mut slot = Slot::new(info.slot.clone());
-                slot.hold = self.desired.as_deref().and_then(|desired| held(desired, &info.slot));
-                self.slots.entry(info.slot).or_insert(slot);
-            }
+            Event::Reader { key, reader } => self.reader_here(now, &key, &reader, effects),
+            Event::Pressed(slot) => self.pressed(now, &slot, effects),
+            Event::Wish(wish) => self.wish(now, wish, effects),
             Event::Desired(mut desired) => {
                 self.unreadable = None;
                 // Looked up for every copy: tens of thousands fit into one message.
                 desired.leases.iter_mut().for_each(|lease| lease.done.sort_unstable());
-                for slot in self.slots.values_mut() {
-                    slot.hold = held(&desired, &slot.id);
-                }
                 self.desired = Some(desired);
+                self.refresh_holds();
                 self.forget_settled_orders(effects);
             }
             Event::UnreadableDesired(text) => self.unreadable = Some(shorten(&text)),
@@ -219,6 +228,8 @@ impl Shop {
         self.begin_writes(now, effects);
         self.ask_for_cards(now);
         let how = (!self.connected, std::mem::take(&mut self.republish));
+        self.raise_alerts(now, how.1, effects);
+        self.reboot_if_quiet(effects);
         let mut generation = Generation { boot: self.history.boot(), n: self.shown };
         for slot in self.slots.values_mut() {
             show(slot, now, &self.images, how, &mut generation, effects);
@@ -368,8 +379,8 @@ impl Shop {
     }
 }
 
-/// Why a person holds a slot.
-fn held(desired: &Desired, slot: &SlotId) -> Option<String> {
+/// Why the scheduler holds a slot.
+pub(super) fn held(desired: &Desired, slot: &SlotId) -> Option<String> {
     desired.slots.iter().find(|s| s.slot == *slot)?.hold.as_deref().map(shorten)
 }
 

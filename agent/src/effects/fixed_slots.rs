@@ -1,5 +1,5 @@
 //! Sees cards come and go, one thread per slot: in devices the configuration names (loop devices, or files that stand
-//! for cards), and in those that `readers` finds. Looked at once a second; a card is there while the device exists and
+//! for cards), and in those that `readers` finds. Looked at when the bell rings and once a second; a card is there while the device exists and
 //! is not empty, and another inode or size is another card.
 
 use std::io::{Seek, SeekFrom};
@@ -12,14 +12,13 @@ use std::time::Duration;
 use cardshop_card::StopFlag;
 use cardshop_protocol::ids::SlotId;
 
+use super::bell::Bell;
 use super::devices::Devices;
 use super::readers::PortPlace;
 use crate::core::{Event, SlotEvent};
 
 /// How often devices are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the stop flag is asked in between.
-const ASK_STOP_EVERY: Duration = Duration::from_millis(100);
 
 /// Where a slot's device is.
 #[derive(Debug)]
@@ -31,6 +30,11 @@ pub(crate) enum Place {
 }
 
 impl Place {
+    /// True when nobody needs to look any more.
+    fn is_forgotten(&self) -> bool {
+        matches!(self, Self::Port(port) if port.is_forgotten())
+    }
+
     fn now(&self) -> Option<(PathBuf, Option<PathBuf>)> {
         match self {
             Self::Path(path) => Some((path.clone(), None)),
@@ -62,14 +66,15 @@ pub(crate) fn start(
     place: Place,
     devices: Devices,
     events: SyncSender<Event>,
+    bell: Bell,
     stop: StopFlag,
 ) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(format!("slot-{slot}")).spawn(move || {
-        let mut seen = Seen::NoCard;
-        while !stop.is_stopped() {
+        let (mut seen, mut heard) = (None, 0);
+        while !stop.is_stopped() && !place.is_forgotten() {
             let there = place.now();
             let now = there.as_ref().map_or(Seen::NoReader, |(device, _)| look(device));
-            if now != seen {
+            if seen.as_ref() != Some(&now) {
                 let event = match (&now, there) {
                     (Seen::Card { size, .. }, Some((device, reader))) => {
                         devices.put(&slot, device, reader);
@@ -81,13 +86,9 @@ pub(crate) fn start(
                 if events.send(Event::Slot { slot: slot.clone(), event }).is_err() {
                     return;
                 }
-                seen = now;
+                seen = Some(now);
             }
-            for _ in 0..LOOK_EVERY.as_millis() / ASK_STOP_EVERY.as_millis() {
-                if !stop.is_stopped() {
-                    std::thread::sleep(ASK_STOP_EVERY);
-                }
-            }
+            bell.wait(&mut heard, LOOK_EVERY);
         }
     })
 }

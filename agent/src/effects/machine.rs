@@ -2,6 +2,7 @@
 //! is not there is left out.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
 use cardshop_protocol::message::Hardware;
@@ -38,6 +39,21 @@ pub(crate) fn temperature_c() -> Option<f32> {
 /// Bytes free for us on the file system of a folder; 0 when it cannot be asked.
 pub(crate) fn free_bytes(folder: &Path) -> u64 {
     nix::sys::statvfs::statvfs(folder).map_or(0, |s| s.blocks_available() * s.fragment_size())
+}
+
+/// The addresses by which this machine may be reached, but for those of itself and of a wire.
+pub(crate) fn addresses() -> Vec<String> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return Vec::new() };
+    let address = |interface: nix::ifaddrs::InterfaceAddress| {
+        let storage = interface.address?;
+        let v4 = storage.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    };
+    let shown = |address: &IpAddr| match address {
+        IpAddr::V4(v4) => !v4.is_loopback(),
+        IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+    };
+    interfaces.filter_map(address).filter(shown).map(|address| address.to_string()).collect()
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use cardshop_protocol::ids::ApplianceId;
 use cardshop_protocol::message::{
-    Ack, Command, Desired, Info, Presence, SlotInfo, StatusMessage, TimeMessage, VERSION,
+    Ack, Command, Desired, Info, Presence, StatusMessage, TimeMessage, VERSION,
 };
 use cardshop_protocol::topic::{ApplianceTopic, MAX_LARGE_PAYLOAD_SIZE, PREFIX, Topic};
 use rumqttc::{
@@ -55,8 +55,8 @@ struct Shared {
     client: Mutex<Option<AsyncClient>>,
     /// The queue was full: the line is to be broken and everything published again.
     overflowed: AtomicBool,
-    /// Slots that were found after the start.
-    found: Mutex<Vec<SlotInfo>>,
+    /// What this appliance is, as it was told last.
+    info: Mutex<Option<Info>>,
     ending: AtomicBool,
 }
 
@@ -88,6 +88,7 @@ pub(crate) struct LinkConfig {
 /// What the system says when it has no thread or runtime to give.
 pub(crate) fn start(config: LinkConfig) -> std::io::Result<(Link, JoinHandle<()>)> {
     let link = Link { appliance: config.appliance, shared: Arc::default() };
+    *link.shared.info.lock().expect("no holder panics") = Some(config.info.clone());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut line = Line { link: link.clone(), config, connections: 0 };
     let thread =
@@ -98,12 +99,15 @@ pub(crate) fn start(config: LinkConfig) -> std::io::Result<(Link, JoinHandle<()>
 impl Link {
     /// Publishes a message of ours if the line is up. QoS 0 messages may be lost.
     pub(crate) fn publish(&self, topic: ApplianceTopic, message: &impl Serialize) {
+        self.send(topic, serde_json::to_vec(message).expect("plain data has a JSON form"));
+    }
+
+    fn send(&self, topic: ApplianceTopic, payload: Vec<u8>) {
         let qos = match topic {
             ApplianceTopic::SlotProgress(_) | ApplianceTopic::Health => QoS::AtMostOnce,
             _ => QoS::AtLeastOnce,
         };
         let topic = Topic::Appliance(self.appliance, topic);
-        let payload = serde_json::to_vec(message).expect("plain data has a JSON form");
         if payload.len() > topic.max_payload_size() {
             tracing::error!(%topic, size = payload.len(), "a message is too large and not sent");
             return;
@@ -117,16 +121,15 @@ impl Link {
         }
     }
 
-    /// Tells the broker of one more slot, now and at every connect.
-    pub(crate) fn add_slot(&self, info: &Info, slot: SlotInfo) {
-        self.shared.found.lock().expect("no holder panics").push(slot);
-        self.publish_info(info);
+    /// Clears what is kept under a topic of ours.
+    pub(crate) fn clear(&self, topic: ApplianceTopic) {
+        self.send(topic, Vec::new());
     }
 
-    fn publish_info(&self, info: &Info) {
-        let mut info = info.clone();
-        info.slots.extend(self.shared.found.lock().expect("no holder panics").iter().cloned());
+    /// Tells the broker what this appliance is, now and at every connect.
+    pub(crate) fn set_info(&self, info: Info) {
         self.publish(ApplianceTopic::Info, &info);
+        *self.shared.info.lock().expect("no holder panics") = Some(info);
     }
 
     /// Says that the appliance has stopped on purpose, and ends the line.
@@ -334,7 +337,10 @@ impl Line {
     fn connected(&self, client: &AsyncClient) {
         *self.link.shared.client.lock().expect("no holder panics") = Some(client.clone());
         self.link.publish(ApplianceTopic::Status, &self.status(Presence::Online));
-        self.link.publish_info(&self.config.info);
+        let info = self.link.shared.info.lock().expect("no holder panics").clone();
+        if let Some(info) = info {
+            self.link.publish(ApplianceTopic::Info, &info);
+        }
         let own = [ApplianceTopic::Desired, ApplianceTopic::EventAck, ApplianceTopic::Cmd];
         let own = own.map(|t| Topic::Appliance(self.config.appliance, t).to_string());
         let filters = own.into_iter().chain([format!("{PREFIX}server/#")]);

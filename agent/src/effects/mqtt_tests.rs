@@ -152,6 +152,7 @@ fn line(broker: &Broker) -> Running {
         label: "Bench".into(),
         hardware: Hardware::default(),
         slots: vec![],
+        names: Default::default(),
         capabilities: vec![],
     };
     let config = LinkConfig {

@@ -14,9 +14,16 @@ use crate::core::notice::Notice;
 #[derive(Debug, Default)]
 pub(crate) struct Screen {
     shown: Option<Notice>,
+    /// The screen shows the console: it is left alone.
+    screen_taken: bool,
 }
 
 impl Screen {
+    /// `screen_taken`: the console is drawn on the machine's own screen.
+    pub(crate) fn new(screen_taken: bool) -> Self {
+        Self { shown: None, screen_taken }
+    }
+
     /// Shows a notice, once.
     pub(crate) fn show(&mut self, notice: Notice) {
         if self.shown.as_ref() == Some(&notice) {
@@ -25,7 +32,10 @@ impl Screen {
         let names = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
         // What a server says may hold anything.
         let text: String = notice.text.chars().filter(|c| !c.is_control()).take(400).collect();
-        for name in names.split_whitespace() {
+        let is_screen = |name: &str| {
+            name.strip_prefix("tty").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
+        };
+        for name in names.split_whitespace().filter(|name| !self.screen_taken || !is_screen(name)) {
             say(&Path::new("/dev").join(name), &format!("\r\n[{}] {text}\r\n", notice.code));
         }
         self.shown = Some(notice);

@@ -54,6 +54,7 @@ fn bench(folder: &tempfile::TempDir) -> Config {
         slots: vec![],
         readers: false,
         screens: false,
+        bench: Default::default(),
         simulate: Some(SimulateConfig {
             slots: 1,
             card_sizes: vec![16 << 20],

@@ -187,6 +187,7 @@ impl Parts<'_> {
             slots: Vec::new(),
             readers: false,
             screens: false,
+            bench: Default::default(),
             simulate: Some(cardshop_agent::SimulateConfig {
                 slots: self.slots,
                 cards: Some(self.data.join("cards")),

@@ -1,5 +1,7 @@
 //! What an appliance and the server say of themselves: presence, hardware, health, alerts.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::version;
@@ -61,6 +63,9 @@ pub struct Info {
     pub hardware: Hardware,
     /// All slots it knows.
     pub slots: Vec<SlotInfo>,
+    /// What people called slots at the appliance itself; a name in `desired` counts more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub names: BTreeMap<SlotId, String>,
     /// Optional abilities: `discard`, `led_panel` …
     #[serde(default)]
     pub capabilities: Vec<String>,
