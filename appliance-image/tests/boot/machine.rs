@@ -2,6 +2,7 @@
 //! and gets cards plugged in while it runs.
 
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::json;
 
@@ -20,8 +21,13 @@ pub(crate) const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
 pub(crate) struct Machine(Qemu);
 
 impl Machine {
-    /// Switches it on.
-    pub(crate) fn start(stick: &Path, firmware: Firmware, folder: &Path) -> Self {
+    /// Switches it on; `more` plugs in what else it has.
+    pub(crate) fn start(
+        stick: &Path,
+        firmware: Firmware,
+        folder: &Path,
+        more: impl FnOnce(&mut Command),
+    ) -> Self {
         let disk =
             json!({"driver": "raw", "node-name": "stick", "file": {"driver": "file", "filename": stick}});
         let qemu = Qemu::start(&folder.join(format!("control-{firmware:?}")), |command| {
@@ -29,6 +35,7 @@ impl Machine {
             command.args(["-netdev", "user,id=net", "-device", "e1000,netdev=net", "-device", "i6300esb"]);
             command.arg("-blockdev").arg(disk.to_string());
             command.args(["-device", "usb-storage,bus=usb.0,port=1,drive=stick,removable=on,bootindex=1"]);
+            more(command);
             if firmware == Firmware::Uefi {
                 command.args(["-bios", OVMF]);
             }
@@ -59,9 +66,27 @@ impl Machine {
         }
         node["node-name"] = format!("card{port}").into();
         self.0.command("blockdev-add", &node);
+        self.plug_in(port, port);
+    }
+
+    fn plug_in(&mut self, card: u32, port: u32) {
         let reader = json!({"driver": "usb-storage", "id": format!("reader{port}"), "bus": "usb.0",
-            "port": port.to_string(), "drive": format!("card{port}"), "removable": true});
+            "port": port.to_string(), "drive": format!("card{card}"), "removable": true});
         self.0.command("device_add", &reader);
+    }
+
+    /// Pulls the reader of a port out, and plugs it into another, with its card in it.
+    pub(crate) fn move_reader(&mut self, from: u32, to: u32) {
+        self.0.command("device_del", &json!({"id": format!("reader{from}")}));
+        self.plug_in(from, to);
+    }
+
+    /// Presses keys, one after the other, by QEMU's names.
+    pub(crate) fn types(&mut self, keys: &[&str]) {
+        for key in keys {
+            let key = json!({"keys": [{"type": "qcode", "data": key}]});
+            self.0.command("send-key", &key);
+        }
     }
 
     /// Pulls the plug.

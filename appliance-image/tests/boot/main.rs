@@ -9,6 +9,7 @@
 #[path = "../../../tools/cardshop/tests/common/mod.rs"]
 mod common;
 mod machine;
+mod panel;
 #[path = "../../../tools/testing/qemu.rs"]
 mod qemu;
 
@@ -18,10 +19,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cardshop_sim::client::Client;
 use cardshop_sim::shop;
 use common::*;
 use machine::{Firmware, Machine, OVMF};
-use serde_json::Value;
+use panel::{BLUE, DARK, Panel, TEAL};
+use serde_json::{Value, json};
 
 /// The agent to boot; the one of this build when it is not set.
 const AGENT: &str = "CARDSHOP_TEST_AGENT";
@@ -34,6 +37,8 @@ const STICK_SIZE: u64 = 1 << 30;
 /// The card that is under way when the power goes: the image's 50 MB take two minutes at this rate, and the other card
 /// is done before. At a third of it clearing the card would take longer than the engine waits for any card.
 const SLOW_BPS: u64 = 400 << 10;
+/// Bytes of cards that the image does not fit onto.
+const SMALL_CARD: u64 = 16 << 20;
 /// Where the boot partition and `CARDSHOP` lie in the image, as mtools wants it (`make-disk` has the layout).
 const BOOT_AT: &str = "@@2M";
 const CARDSHOP_AT: &str = "@@98M";
@@ -141,6 +146,53 @@ fn check_state(folder: &Path, stick: &Path) {
     tool(Command::new("e2fsck").arg("-fn").arg(&copy));
 }
 
+/// An SD slot, and a reader with two slots, each with a card that is too small.
+fn other_readers(command: &mut Command, folder: &Path) {
+    command.args(["-device", "sdhci-pci", "-device", "usb-uas,id=uas,bus=usb.0,port=7"]);
+    for number in 0..3 {
+        let (path, node) = (folder.join(format!("small{number}")), format!("small{number}"));
+        File::create(&path).unwrap().set_len(SMALL_CARD).unwrap();
+        let file = json!({"driver": "file", "filename": path});
+        let disk = json!({"driver": "raw", "node-name": node, "file": file});
+        let card = match number {
+            0 => json!({"driver": "sd-card", "drive": node}),
+            _ => json!({"driver": "scsi-hd", "bus": "uas.0", "scsi-id": 0, "lun": number - 1, "drive": node,
+                "removable": true}),
+        };
+        command.arg("-blockdev").arg(disk.to_string()).arg("-device").arg(card.to_string());
+    }
+}
+
+/// What the shop knows of the one appliance.
+fn heard(manager: &Client) -> Value {
+    manager.list("/appliances").unwrap().remove(0)
+}
+
+/// A person names the second slot at the console, plugs its reader in elsewhere, and says that it has moved.
+fn move_a_named_reader(machine: &mut Machine, manager: &Client, panel: &Panel) {
+    machine.types(&["down", "n", "a", "ret"]);
+    in_time("the shop hears the name", || (heard(manager)["info"]["names"]["s02"] == "a").then_some(()));
+    let before = Instant::now();
+    machine.move_reader(3, 4);
+    let moved = in_time("the reader asks to be moved", || {
+        let alerts = heard(manager)["alerts"].clone();
+        alerts.as_object()?.keys().find_map(|code| code.strip_prefix("reader_moved_s").map(str::to_owned))
+    });
+    let light: usize = moved.parse().unwrap();
+    in_time("the card that was written asks to be taken out", || (panel.light(light) == BLUE).then_some(()));
+    println!("from plugging a reader in to the light of its slot: {:?}", before.elapsed());
+    machine.types(&["m"]);
+    in_time("the slot has moved", || {
+        let info = heard(manager)["info"].clone();
+        let slots = info["slots"].as_array()?;
+        let port = slots.iter().find(|slot| slot["slot"] == "s02")?["port_path"].as_str()?.to_owned();
+        (port.ends_with("/usb-4/0") && slots.len() == 5 && info["names"]["s02"] == "a").then_some(())
+    });
+    in_time("its light has moved too", || {
+        (panel.light(2) == BLUE && panel.light(light) == DARK).then_some(())
+    });
+}
+
 #[test]
 #[ignore = "boots a machine twice: a step of its own in tools/test"]
 fn a_flashed_stick_joins_a_shop_and_finishes_its_cards_after_a_power_cut() {
@@ -158,7 +210,7 @@ fn a_flashed_stick_joins_a_shop_and_finishes_its_cards_after_a_power_cut() {
         let token = join_file.split('"').find(|part| part.starts_with("csj1.")).unwrap().to_owned();
         let stick = flash(folder.path(), &image, &join_file);
 
-        let mut machine = Machine::start(&stick, Firmware::Bios, folder.path());
+        let mut machine = Machine::start(&stick, Firmware::Bios, folder.path(), |_| {});
         let line = machine.hears("[waiting_for_approval]");
         let waiting = eventually("an appliance that waits", || manager.list("/appliances").unwrap().pop());
         let code = shop::text(&waiting, "code");
@@ -181,7 +233,11 @@ fn a_flashed_stick_joins_a_shop_and_finishes_its_cards_after_a_power_cut() {
         assert!(!text.contains(&token) && text.contains("token: used"), "{text}");
 
         ask_for_a_set_that_is_missing(folder.path(), &stick);
-        let mut machine = Machine::start(&stick, second, folder.path());
+        let panel = Panel::new(folder.path());
+        let mut machine = Machine::start(&stick, second, folder.path(), |command| {
+            panel.plug_in(command);
+            other_readers(command, folder.path());
+        });
         machine.hears("starting set a");
         machine.insert(3, &cards[1], None);
         machine.hears("[ready]");
@@ -195,11 +251,15 @@ fn a_flashed_stick_joins_a_shop_and_finishes_its_cards_after_a_power_cut() {
             assert_equal_in_every_extent(&index, &image, card);
         }
         let slots = manager.list("/slots").unwrap();
+        let is_known = |slot: &&Value| slot["slot"] == "s01" || slot["slot"] == "s02";
         assert_eq!(
-            slots.len(),
-            2,
-            "a reader in the same port is the same slot, and the stick is none: {slots:?}"
+            (slots.len(), slots.iter().filter(is_known).count()),
+            (5, 2),
+            "a reader in the same port is the same slot, the stick is none, and there are three more: {slots:?}"
         );
+        in_time("the panel shows the finished card", || (panel.light(2) == TEAL).then_some(()));
+        assert_eq!(panel.light(1), DARK, "nothing is plugged in there");
+        move_a_named_reader(&mut machine, &manager, &panel);
         machine.cut_power();
         check_state(folder.path(), &stick);
     });
