@@ -474,10 +474,13 @@ impl Agent {
             tracing::error!(%error, "names and holds of slots are not kept");
         }
         self.bell.ring();
-        let fixed = self.info.slots.iter().filter(|slot| self.config.slot_ids().contains(&slot.slot));
+        let before = self.info.clone();
+        let fixed = before.slots.iter().filter(|slot| self.config.slot_ids().contains(&slot.slot));
         self.info.slots = fixed.cloned().chain(slot_book::infos(book)).collect();
         self.info.names = book.names().clone();
-        self.link.set_info(self.info.clone());
+        if self.info != before {
+            self.link.set_info(self.info.clone());
+        }
     }
 
     fn reboot(&self) {

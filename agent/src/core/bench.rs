@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cardshop_protocol::ids::SlotId;
-use cardshop_protocol::message::{Action, Alert, SlotState, VERSION};
+use cardshop_protocol::message::{Action, Alert, Fact, SlotState, VERSION};
 use cardshop_protocol::time::Timestamp;
 
-use super::book::{Book, BookError, Moved};
+use super::book::{Book, BookError, Counts, Moved};
 use super::commands::Said;
 use super::event::{Effect, Message, Wish};
 use super::naming::{Naming, Question, Shown};
@@ -51,6 +51,8 @@ pub struct SlotLine {
     pub state: SlotState,
     /// A person at the appliance holds it.
     pub held_here: bool,
+    /// What became of its cards.
+    pub counts: Counts,
 }
 
 /// The whole bench, for a screen.
@@ -90,6 +92,7 @@ impl Shop {
             name: self.name(slot),
             state: state.clone(),
             held_here: self.places.book.hold(slot).is_some(),
+            counts: self.places.book.counts(slot),
         });
         BenchView {
             slots: lines.collect(),
@@ -137,6 +140,14 @@ impl Shop {
             let told = desired.as_deref().and_then(|desired| held(desired, &slot.id));
             let here = || book.hold(&slot.id).map(str::to_owned);
             slot.hold = everywhere.map(str::to_owned).or(told).or_else(here);
+        }
+    }
+
+    /// Counts what became of a card, where there is such a slot.
+    pub(super) fn count(&mut self, outcome: Option<(SlotId, bool)>, effects: &mut Vec<Effect>) {
+        if let Some((slot, verified)) = outcome.filter(|(slot, _)| self.slots.contains_key(slot)) {
+            self.places.book.count(&slot, verified);
+            effects.push(Effect::KeepBook(Box::new(self.places.book.clone())));
         }
     }
 
@@ -377,6 +388,15 @@ impl Shop {
 
     fn label(&self, slot: &SlotId) -> String {
         self.name(slot).map_or_else(|| slot.to_string(), |name| format!("{name} ({slot})"))
+    }
+}
+
+/// Where a card was verified, or was not.
+pub(super) fn outcome_of(fact: &Fact) -> Option<(SlotId, bool)> {
+    match fact {
+        Fact::CardVerified { record, .. } => Some((record.slot.clone(), true)),
+        Fact::WriteFailed { slot, .. } => Some((slot.clone(), false)),
+        _ => None,
     }
 }
 

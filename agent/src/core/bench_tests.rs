@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use cardshop_protocol::ids::ObjectId;
 use cardshop_protocol::led::LedPattern;
-use cardshop_protocol::message::{Action, Alert, Command, DesiredSlot, Sentence, SlotStatus};
+use cardshop_protocol::message::{Action, Alert, Command, DesiredSlot, Remedy, Sentence, SlotStatus};
 
-use super::book::{Book, Moved};
+use super::book::{Book, Counts, Moved};
 use super::naming::Question;
 use super::shop_tests::{ONE, THREE, World, desired, lease, slot};
 use super::*;
@@ -210,4 +210,18 @@ fn a_button_at_a_slot_allows_to_erase_the_card_that_asks_and_says_which_one_it_i
     assert_eq!(world.state(1), SlotStatus::Confirm);
     world.step(Event::Pressed(slot(1)));
     assert_eq!(world.last_write(1).1.copy, 1);
+}
+
+#[test]
+fn each_slot_counts_what_became_of_its_cards() {
+    let mut world = bench();
+    world.lease(vec![lease(1, THREE, 50)]);
+    world.image_ready(1);
+    world.insert(1, 100);
+    world.verified(1);
+    world.in_slot(1, SlotEvent::CardGone);
+    world.insert(1, 100);
+    world.fails(1, Remedy::ReplaceCard);
+    assert_eq!(kept(&world).counts(&slot(1)), Counts { verified: 1, failed: 1 });
+    assert_eq!(world.shop.bench().slots[1].counts, Counts::default());
 }

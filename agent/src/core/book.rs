@@ -62,8 +62,20 @@ pub struct Book {
     names: BTreeMap<SlotId, String>,
     /// Held by a person at the appliance itself, and why.
     holds: BTreeMap<SlotId, String>,
+    /// What became of cards.
+    counts: BTreeMap<SlotId, Counts>,
     /// The appliance was switched off: it takes no work.
     off: bool,
+}
+
+/// What became of the cards of a slot, until it is forgotten or all are reset.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Counts {
+    /// Verified.
+    pub verified: u64,
+    /// Not, for whatever reason.
+    pub failed: u64,
 }
 
 /// Why a slot is not named, moved or forgotten.
@@ -187,6 +199,18 @@ impl Book {
         }
     }
 
+    /// What became of the cards of a slot.
+    pub fn counts(&self, slot: &SlotId) -> Counts {
+        self.counts.get(slot).copied().unwrap_or_default()
+    }
+
+    /// A card was verified, or was not.
+    pub fn count(&mut self, slot: &SlotId, verified: bool) {
+        let counts = self.counts.entry(slot.clone()).or_default();
+        let counter = if verified { &mut counts.verified } else { &mut counts.failed };
+        *counter = counter.saturating_add(1);
+    }
+
     /// True when the appliance takes work.
     pub fn is_on(&self) -> bool {
         !self.off
@@ -218,6 +242,7 @@ impl Book {
         }
         self.names.remove(slot);
         self.holds.remove(slot);
+        self.counts.remove(slot);
     }
 
     /// Forgets all names and holds, and the slots whose readers are not plugged in; gives those.
@@ -227,6 +252,7 @@ impl Book {
         gone.iter().for_each(|slot| self.forget(slot));
         self.names.clear();
         self.holds.clear();
+        self.counts.clear();
         gone
     }
 

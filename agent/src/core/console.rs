@@ -340,7 +340,13 @@ pub(super) mod tests {
             fault: None,
             since: Timestamp::from_ms(0),
         };
-        SlotLine { slot: SlotId::numbered(n), name: name.map(str::to_owned), state, held_here: false }
+        SlotLine {
+            slot: SlotId::numbered(n),
+            name: name.map(str::to_owned),
+            state,
+            held_here: false,
+            counts: Default::default(),
+        }
     }
 
     pub(in crate::core) fn view(slots: Vec<SlotLine>) -> ConsoleView {

@@ -82,8 +82,9 @@ fn what_now(console: &Console, view: &ConsoleView) -> String {
         ))
     };
     let problem = console.problem.clone();
+    let card = || view.bench.slots.get(console.chosen).and_then(about_card);
     let told = Some(view.told.clone()).filter(|told| !told.is_empty());
-    [problem, asked, told, moved()].into_iter().flatten().collect::<Vec<_>>().join("  ")
+    [problem, asked, told, moved(), card()].into_iter().flatten().collect::<Vec<_>>().join("  ")
 }
 
 fn draw_slots(frame: &mut Frame<'_>, area: Rect, console: &Console, view: &ConsoleView) {
@@ -120,6 +121,26 @@ fn slot_line(line: &SlotLine, progress: Option<&Progress>) -> Line<'static> {
         Span::styled(format!("{glyph} {word:<14}"), Style::new().fg(colour)),
         Span::raw(how_far),
     ])
+}
+
+/// The card in the slot that is chosen, and what became of those before it.
+fn about_card(line: &SlotLine) -> Option<String> {
+    let counts = format!("{} good and {} bad before it.", line.counts.verified, line.counts.failed);
+    let card = line.state.card.as_ref()?;
+    let made = match &card.cid {
+        Some(cid) => made(cid).unwrap_or_else(|| format!("CID {cid}")),
+        None => "the reader hides its number".to_owned(),
+    };
+    Some(format!("Card of {:.1} GB, {made}; {counts}", card.size as f64 / 1e9))
+}
+
+/// Maker, number and date of a card. **Source:** SD Physical Layer Simplified Specification 9.10 §5.2 (CID).
+fn made(cid: &str) -> Option<String> {
+    let byte = |at: usize| u32::from_str_radix(cid.get(2 * at..2 * at + 2)?, 16).ok();
+    let serial = (9..13).try_fold(0, |serial, at| Some(serial << 8 | byte(at)?))?;
+    let date = (byte(13)? & 0xf) << 8 | byte(14)?;
+    let (year, month) = (2000 + (date >> 4), date & 0xf);
+    Some(format!("maker {:02x}, number {serial:08x}, made {year}-{month:02}", byte(0)?))
 }
 
 fn bar(progress: &Progress) -> String {
@@ -205,7 +226,7 @@ mod tests {
     use super::super::notice::Notice;
     use super::*;
     use cardshop_protocol::ids::SlotId;
-    use cardshop_protocol::message::WritePhase;
+    use cardshop_protocol::message::{CardFacts, WritePhase};
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
@@ -260,6 +281,25 @@ mod tests {
         let shown = screen(&console, &view, (80, 25));
         assert!(shown.contains("Token, csj1.… (not shown): **************_"), "{shown}");
         assert!(!shown.contains("topsecret"));
+    }
+
+    #[test]
+    fn a_card_says_its_maker_number_and_date_where_the_reader_shows_them() {
+        let card = |cid: Option<&str>| {
+            let mut line = line(1, None, SlotStatus::Idle);
+            line.state.card =
+                Some(CardFacts { size: 31_900_000_000, uid: None, cid: cid.map(str::to_owned) });
+            line.counts.verified = 12;
+            screen(&Console::default(), &view(vec![line]), (100, 25))
+        };
+        let shown = card(Some("03534453433332478012345678018400"));
+        assert!(
+            shown.contains("maker 03, number 12345678, made 2024-04; 12 good and 0 bad before it."),
+            "{shown}"
+        );
+        let hidden = card(None);
+        assert!(hidden.contains("Card of 31.9 GB, the reader hides its number"), "{hidden}");
+        assert!(card(Some("äöü")).contains("CID"));
     }
 
     #[test]

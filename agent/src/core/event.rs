@@ -219,6 +219,8 @@ pub enum Finding {
         in_use: bool,
         /// Where it has failed before.
         note: Option<FailureNote>,
+        /// Its identification register, hex, where the reader shows it.
+        cid: Option<String>,
     },
     /// Its write-protect switch is on.
     Locked,

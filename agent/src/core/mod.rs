@@ -16,7 +16,6 @@
 //!
 //! [`book`] says which port each slot is and what people call it, [`naming`] how they get their names, `bench` what the
 //! shop does about both. [`light`] says what a slot's light does at a moment, [`panel`] how a LED panel is told.
-//!
 //! [`console`] is the screen on the machine itself, [`trial`] how it changes the network.
 //!
 //! Beside the shop stand smaller machines with owners of their own: [`enrol`] (join and login), [`ranges`]
@@ -62,6 +61,8 @@ pub use event::{Effect, Event, Failure, Finding, Message, PassportFacts, SlotEve
 pub use sender::{RESEND_AFTER, WINDOW};
 pub use shop::Shop;
 
+#[cfg(test)]
+mod any_card_tests;
 #[cfg(test)]
 mod bench_tests;
 #[cfg(test)]

@@ -115,8 +115,11 @@ impl Model {
                     order: order(1),
                     copy: passport_copy,
                 });
-                let finding =
-                    if locked { Finding::Locked } else { Finding::Card { passport, in_use, note: None } };
+                let finding = if locked {
+                    Finding::Locked
+                } else {
+                    Finding::Card { passport, in_use, note: None, cid: None }
+                };
                 self.step(in_slot(slot, SlotEvent::Probed { visit, finding }));
             }
             Happening::Ended { slot, good } => {

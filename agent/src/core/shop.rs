@@ -7,7 +7,7 @@ use cardshop_protocol::ids::{OrderId, SlotId};
 use cardshop_protocol::message::{Confirm, Desired, Fact, Fault, LeaseUse, Reported, SlotState, VERSION};
 use cardshop_protocol::time::Timestamp;
 
-use super::bench::Places;
+use super::bench::{Places, outcome_of};
 use super::commands::Commands;
 use super::dispatch::{Choice, Dispatch, is_doable, lease_for};
 use super::event::{Effect, Event, Failure, Message, SlotEvent};
@@ -105,7 +105,11 @@ impl Shop {
                 if let Some(slot) = self.slots.get_mut(&slot) {
                     slot.step(event, &mut facts, &mut done);
                 }
-                facts.into_iter().for_each(|fact| self.record(now, fact, effects));
+                for fact in facts {
+                    let outcome = outcome_of(&fact);
+                    self.record(now, fact, effects);
+                    self.count(outcome, effects);
+                }
                 effects.append(&mut done);
             }
             Event::Reader { key, reader } => self.reader_here(now, &key, &reader, effects),

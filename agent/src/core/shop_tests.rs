@@ -97,7 +97,10 @@ impl World {
     pub(super) fn insert_with(&mut self, n: u32, size: u64, passport: Option<PassportFacts>, in_use: bool) {
         self.in_slot(n, SlotEvent::CardHere { size });
         let visit = self.last_visit(n);
-        self.in_slot(n, SlotEvent::Probed { visit, finding: Finding::Card { passport, in_use, note: None } });
+        self.in_slot(
+            n,
+            SlotEvent::Probed { visit, finding: Finding::Card { passport, in_use, note: None, cid: None } },
+        );
     }
     pub(super) fn last_visit(&self, n: u32) -> u64 {
         let visit = |effect: &Effect| match effect {
@@ -547,7 +550,7 @@ fn a_mismatch_is_written_again_in_place_once_then_in_another_slot_and_then_the_c
     world.in_slot(1, SlotEvent::CardGone);
     world.in_slot(2, SlotEvent::CardHere { size: 100 });
     let (visit, note) = (world.last_visit(2), Some(noted(&[1])));
-    let finding = Finding::Card { passport: None, in_use: false, note: note.clone() };
+    let finding = Finding::Card { passport: None, in_use: false, note: note.clone(), cid: None };
     world.in_slot(2, SlotEvent::Probed { visit, finding });
     ends(&mut world, 2, mismatch(None));
     let again = world.effects.iter().rev().find_map(|effect| match effect {

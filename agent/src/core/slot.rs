@@ -36,11 +36,13 @@ pub(super) struct Card {
     pub(super) guard: Option<OrderId>,
     /// Where it has failed before.
     pub(super) note: Option<FailureNote>,
+    /// Its identification register, where the reader shows it.
+    pub(super) cid: Option<String>,
 }
 
 impl Card {
     fn new(size: u64) -> Self {
-        Self { size, passport: None, in_use: false, released: false, guard: None, note: None }
+        Self { size, passport: None, in_use: false, released: false, guard: None, note: None, cid: None }
     }
 }
 
@@ -260,8 +262,8 @@ impl Slot {
         }
         let card = card.clone();
         self.stage = match finding {
-            Finding::Card { passport, in_use, note } => {
-                Stage::Ready { card: Card { passport, in_use, note, ..card }, face: Face::Idle }
+            Finding::Card { passport, in_use, note, cid } => {
+                Stage::Ready { card: Card { passport, in_use, note, cid, ..card }, face: Face::Idle }
             }
             Finding::Locked => Stage::Locked(card),
             Finding::Failed(failure) => Stage::Failed { card, failure, work: None },
@@ -364,7 +366,7 @@ impl Slot {
         });
         let Stage::Writing { card, .. } = &self.stage else { return };
         // What was on the card is gone, whatever it was.
-        let card = Card::new(card.size);
+        let card = Card { cid: card.cid.clone(), ..Card::new(card.size) };
         self.stage = match job.stop {
             None => Stage::Failed { card, failure, work: Some(job.work) },
             Some(StopCause::Ejected) => Stage::Ejected(card),

@@ -64,7 +64,7 @@ fn state_of(slot: &Slot, now: Timestamp, images: &Images, detached: bool) -> Slo
         card: card_of(&slot.stage).map(|card| CardFacts {
             size: card.size,
             uid: card.passport.map(|p| p.uid),
-            cid: None,
+            cid: card.cid.clone(),
         }),
         task: work.map(Work::task),
         image: work.map(|w| w.image),

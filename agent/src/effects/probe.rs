@@ -52,7 +52,8 @@ fn look(path: &Path) -> Result<(Finding, DeviceIdentity), CardError> {
         }
         Err(PassportError::Card(error)) => return Err(error),
     };
-    Ok((Finding::Card { passport, in_use, note }, identity))
+    let cid = card.facts().cid.clone();
+    Ok((Finding::Card { passport, in_use, note, cid }, identity))
 }
 
 fn first_bytes(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -88,12 +89,12 @@ mod tests {
     fn a_blank_card_is_free_and_one_with_a_partition_table_is_in_use() {
         let (_folder, path) = card(&[]);
         let (finding, identity) = probe(&path);
-        assert_eq!(finding, Finding::Card { passport: None, in_use: false, note: None });
+        assert_eq!(finding, Finding::Card { passport: None, in_use: false, note: None, cid: None });
         assert_eq!(identity.unwrap().size, 4 << 20);
         let mut table = vec![0; 512];
         table[510..].copy_from_slice(&[0x55, 0xaa]);
         let (_folder, path) = card(&table);
-        assert_eq!(probe(&path).0, Finding::Card { passport: None, in_use: true, note: None });
+        assert_eq!(probe(&path).0, Finding::Card { passport: None, in_use: true, note: None, cid: None });
     }
 
     #[test]
