@@ -66,19 +66,14 @@ impl Machine {
         }
         node["node-name"] = format!("card{port}").into();
         self.0.command("blockdev-add", &node);
-        self.plug_in(port, port);
-    }
-
-    fn plug_in(&mut self, card: u32, port: u32) {
         let reader = json!({"driver": "usb-storage", "id": format!("reader{port}"), "bus": "usb.0",
-            "port": port.to_string(), "drive": format!("card{card}"), "removable": true});
+            "port": port.to_string(), "drive": format!("card{port}"), "removable": true});
         self.0.command("device_add", &reader);
     }
 
-    /// Pulls the reader of a port out, and plugs it into another, with its card in it.
-    pub(crate) fn move_reader(&mut self, from: u32, to: u32) {
-        self.0.command("device_del", &json!({"id": format!("reader{from}")}));
-        self.plug_in(from, to);
+    /// Pulls the reader of a port out, with its card in it.
+    pub(crate) fn pull_out(&mut self, port: u32) {
+        self.0.command("device_del", &json!({"id": format!("reader{port}")}));
     }
 
     /// Presses keys, one after the other, by QEMU's names.
