@@ -8,9 +8,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use cardshop_protocol::api::{ApplianceLogin, Login, NonceAnswer, NonceRequest, Refresh, TokenPair};
 
-use super::caller::{Address, Body};
+use cardshop_protocol::keys::KeyList;
+
+use super::caller::{Address, Body, Caller};
 use super::error::ApiError;
 use crate::Scheduler;
+use crate::core::rights::Action;
+use crate::core::views::{NewPassword, Rotation, UserView, ValidToken, Validate};
 
 pub(super) fn routes() -> Router<Scheduler> {
     Router::new()
@@ -18,7 +22,10 @@ pub(super) fn routes() -> Router<Scheduler> {
         .route("/auth/refresh", post(refresh))
         .route("/auth/nonce", post(nonce))
         .route("/auth/appliance", post(appliance))
+        .route("/auth/validate", post(validate))
+        .route("/auth/password", post(set_password))
         .route("/keys", get(keys))
+        .route("/keys/rotate", post(rotate))
 }
 
 async fn login(
@@ -33,6 +40,30 @@ async fn login(
 async fn refresh(State(scheduler): State<Scheduler>, body: Body) -> Result<Json<TokenPair>, ApiError> {
     let refresh: Refresh = body.read()?;
     Ok(Json(scheduler.refresh(&refresh.refresh_token).await?))
+}
+
+async fn validate(State(scheduler): State<Scheduler>, body: Body) -> Result<Json<ValidToken>, ApiError> {
+    let asked: Validate = body.read()?;
+    Ok(Json(scheduler.validate(&asked.token)?))
+}
+
+async fn set_password(
+    State(scheduler): State<Scheduler>,
+    Address(address): Address,
+    body: Body,
+) -> Result<Json<UserView>, ApiError> {
+    let new: NewPassword = body.read()?;
+    Ok(Json(scheduler.set_password_by_link(&new.token, new.password, &address).await?))
+}
+
+async fn rotate(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    body: Body,
+) -> Result<Json<KeyList>, ApiError> {
+    caller.must(Action::Administer)?;
+    let rotation: Rotation = body.read()?;
+    Ok(Json(scheduler.rotate_keys(&caller, rotation.revoke).await?))
 }
 
 async fn nonce(State(scheduler): State<Scheduler>, body: Body) -> Result<Json<NonceAnswer>, ApiError> {

@@ -1,9 +1,12 @@
 //! The HTTP API: routes, bodies and answers around the functions of [`Scheduler`]. It decides nothing: who may do
 //! what is asked by those functions. Errors are problem documents.
 
+mod account_hooks;
+mod action_links;
 mod api_keys;
 mod appliances;
 mod auth;
+mod auto_images;
 mod caller;
 mod catalogue;
 mod error;
@@ -36,6 +39,9 @@ impl Scheduler {
             .merge(catalogue::routes())
             .merge(users::routes())
             .merge(api_keys::routes())
+            .merge(action_links::routes())
+            .merge(account_hooks::routes())
+            .merge(auto_images::routes())
             .merge(orders::routes())
             .merge(organizations::routes())
             .merge(tasks::routes())

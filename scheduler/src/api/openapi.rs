@@ -127,6 +127,13 @@ fn responses(answer: Answer, generator: &mut SchemaGenerator) -> Value {
             responses["200"] = json_answer(shape, generator);
             responses["503"] = json_answer(shape, generator);
         }
+        Answer::Elsewhere => {
+            let schema = json!({"type": "string", "format": "uri"});
+            responses["307"] = json!({
+                "description": "It is there",
+                "headers": {"Location": {"schema": schema}},
+            });
+        }
         Answer::Text(media) => {
             let schema = json!({"type": "string"});
             responses["200"] = json!({"description": "Text", "content": {media: {"schema": schema}}});

@@ -19,7 +19,7 @@ use crate::effects::catalogue::not_an_object;
 use crate::{Scheduler, SchedulerError};
 
 /// Longest tracking code, characters.
-const MAX_TRACKING: usize = 200;
+pub(super) const MAX_TRACKING: usize = 200;
 
 pub(super) fn routes() -> Router<Scheduler> {
     Router::new()
@@ -30,6 +30,8 @@ pub(super) fn routes() -> Router<Scheduler> {
         .route("/orders/{id}/expire", post(expire))
         .route("/orders/{id}/extend", post(extend))
         .route("/orders/{id}/ship", post(ship))
+        .route("/orders/{id}/anonymise", post(anonymise))
+        .route("/orders/{id}/delete", post(delete))
         .route("/orders/{id}/explain", get(explain))
         .route("/images", get(images))
         .route("/cards", get(cards))
@@ -113,6 +115,22 @@ async fn ship(
     let count = fields.optional("count").map_err(SchedulerError::from)?;
     let tracking = fields.text("tracking", MAX_TRACKING).map_err(SchedulerError::from)?;
     Ok(Json(scheduler.ship_order(&caller, id, count, tracking).await?))
+}
+
+async fn anonymise(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<OrderId>,
+) -> Result<Json<OrderView>, ApiError> {
+    Ok(Json(scheduler.anonymise_order(&caller, id).await?))
+}
+
+async fn delete(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<OrderId>,
+) -> Result<Json<OrderView>, ApiError> {
+    Ok(Json(scheduler.delete_order(&caller, id).await?))
 }
 
 async fn explain(

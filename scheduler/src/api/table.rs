@@ -10,14 +10,17 @@ use cardshop_protocol::keys::KeyList;
 use cardshop_protocol::message::CommandReply;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
+use crate::core::account_hook::{AccountHook, Purchase};
+use crate::core::auto_image::AutoImageView;
 use crate::core::documents::{Audit, ChannelDocument, Configuration, Media, Story, WarehouseDocument};
 use crate::core::explain::Explanation;
 use crate::core::order::OrderStatus;
 use crate::core::rights::{Action, Principal};
 use crate::core::units::Organization;
 use crate::core::views::{
-    ApiKeyView, ApplianceView, CardView, ImageView, JoinTokenView, NewApiKey, NewJoinToken, OrderView,
-    SlotHoldView, TaskView, UserView,
+    ActionLink, ActionLinkView, ApiKeyView, ApplianceView, CardView, HookAnswer, ImageView, JoinTokenView,
+    LinkToken, NewAccountHook, NewActionLink, NewApiKey, NewJoinToken, NewPassword, OrderView, Rotation,
+    SlotHoldView, TaskView, UseLink, UserView, ValidToken, Validate,
 };
 
 /// Makes a schema.
@@ -50,6 +53,8 @@ pub(crate) enum Answer {
     Maybe(Shape),
     /// JSON with 200, or with 503 when something is away.
     Health(Shape),
+    /// Nothing, and where it is.
+    Elsewhere,
     /// Text of this type.
     Text(&'static str),
 }
@@ -123,6 +128,12 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         of::<NonceRequest>,
     ),
     with(act("/api/v1/auth/appliance", Open, "Log in with a key", of::<TokenPair>), of::<ApplianceLogin>),
+    with(
+        act("/api/v1/auth/validate", Open, "What a token says, if it counts", of::<ValidToken>),
+        of::<Validate>,
+    ),
+    with(act("/api/v1/auth/password", Open, "Set a password by a letter", of::<UserView>), of::<NewPassword>),
+    with(act("/api/v1/keys/rotate", May(Administer), "A new key for tokens", of::<KeyList>), of::<Rotation>),
     with(act("/api/v1/join", Open, "Ask to join, with a join token", of::<JoinAnswer>), of::<Join>),
     get("/api/v1/join/{appliance}", Open, "Whether an appliance is approved", of::<JoinAnswer>),
     get("/api/v1/me", Known, "Who calls", of::<Principal>),
@@ -153,6 +164,13 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         act("/api/v1/users/{id}/password", May(Administer), "Give a user another password", of::<UserView>),
         new_password,
     ),
+    with(
+        act("/api/v1/users/{id}/expiry", May(Administer), "Until when a user may log in", of::<UserView>),
+        expiry,
+    ),
+    act("/api/v1/users/{id}/invite", May(Administer), "A token for a first password", of::<ActionLink>),
+    act("/api/v1/users/{id}/reset", May(Administer), "A token for another password", of::<ActionLink>),
+    act("/api/v1/users/{id}/anonymise", May(Administer), "Forget who a user was", of::<UserView>),
     list("/api/v1/api-keys", May(Enrol), "API keys", of::<Page<ApiKeyView>>),
     make("/api/v1/api-keys", May(Enrol), "Make an API key", api_key, of::<NewApiKey>),
     act("/api/v1/api-keys/{id}/revoke", May(Enrol), "End an API key for good", of::<ApiKeyView>),
@@ -168,6 +186,53 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     act("/api/v1/orders/{id}/extend", May(Order), "Keep the link longer", of::<OrderView>),
     with(act("/api/v1/orders/{id}/ship", May(Ship), "Say what was sent", of::<OrderView>), shipment),
     get("/api/v1/orders/{id}/explain", May(Watch), "The order's story in sentences", of::<Explanation>),
+    list("/api/v1/auto-images", May(Look), "Images made on a schedule", of::<Page<AutoImageView>>),
+    make(
+        "/api/v1/auto-images",
+        May(Order),
+        "Have an image made on a schedule",
+        auto_image,
+        of::<AutoImageView>,
+    ),
+    get("/api/v1/auto-images/{id}", May(Look), "One of them", of::<AutoImageView>),
+    with(
+        act("/api/v1/auto-images/{id}/update", May(Order), "Change one", of::<AutoImageView>),
+        auto_image_change,
+    ),
+    act("/api/v1/auto-images/{id}/trigger", May(Order), "Have one made now", of::<AutoImageView>),
+    act("/api/v1/auto-images/{id}/delete", May(Order), "Serve one no more", of::<AutoImageView>),
+    get("/api/v1/auto/{name}", Open, "What is served by this name", of::<AutoImageView>),
+    Operation {
+        answer: Answer::Elsewhere,
+        ..get("/api/v1/auto/{name}/image", Open, "The image of this name", text)
+    },
+    list("/api/v1/account-hooks", May(Administer), "Who may make accounts", of::<Page<AccountHook>>),
+    Operation {
+        answer: Answer::Json(201, of::<NewAccountHook>),
+        ..with(
+            act("/api/v1/account-hooks", May(Administer), "Let a web site make accounts", any),
+            account_hook,
+        )
+    },
+    act("/api/v1/account-hooks/{id}/revoke", May(Administer), "End a hook for good", of::<AccountHook>),
+    with(
+        act("/api/v1/account-hooks/{id}/purchase", Open, "An account for a purchase", of::<HookAnswer>),
+        of::<Purchase>,
+    ),
+    act("/api/v1/orders/{id}/anonymise", May(Order), "Forget who gets an ended order", of::<OrderView>),
+    act("/api/v1/orders/{id}/delete", May(Order), "Remove an ended order and its tasks", of::<OrderView>),
+    Operation {
+        answer: Answer::Json(201, of::<ActionLink>),
+        ..with(
+            act("/api/v1/orders/{id}/action-links", May(Ship), "A link for one act", of::<ActionLink>),
+            of::<NewActionLink>,
+        )
+    },
+    with(
+        act("/api/v1/action-links/look", Open, "What a link would do", of::<ActionLinkView>),
+        of::<LinkToken>,
+    ),
+    with(act("/api/v1/action-links/use", Open, "Do what a link is for", of::<OrderView>), of::<UseLink>),
     list("/api/v1/images", May(Watch), "Images of orders", of::<Page<ImageView>>),
     Operation {
         query: ORDER_PAGE,
@@ -265,6 +330,12 @@ fn own_password(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+fn expiry(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "properties": {"expires": {"type": ["string", "null"], "format": "date-time"}},
+    })
+}
+
 fn new_password(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object", "required": ["password"], "properties": {"password": {"type": "string"}},
@@ -302,10 +373,12 @@ fn configuration(_: &mut SchemaGenerator) -> Schema {
 fn user(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
-        "required": ["username", "password", "role"],
+        "required": ["username", "role"],
         "properties": {
             "username": {"type": "string"},
-            "password": {"type": "string"},
+            "password": {"type": ["string", "null"]},
+            "email": {"type": ["string", "null"]},
+            "expires": {"type": ["string", "null"], "format": "date-time"},
             "role": {"enum": ["staff", "manager", "operator", "creator", "integrator"]},
             "channels": slug_list(),
             "organization": {"type": ["string", "null"]},
@@ -367,6 +440,38 @@ fn order(_: &mut SchemaGenerator) -> Schema {
             "mirrors": {"type": ["array", "null"], "items": {"type": "string"}},
             "name": {"type": ["string", "null"]},
             "priority": {"type": ["integer", "null"], "minimum": i32::MIN, "maximum": i32::MAX},
+        },
+    })
+}
+
+fn auto_image_fields() -> serde_json::Value {
+    serde_json::json!({
+        "configuration": {"type": ["string", "null"]},
+        "public": {"type": ["boolean", "null"]},
+        "every_days": {"type": ["integer", "null"], "minimum": 1, "maximum": crate::core::auto_image::MAX_DAYS},
+    })
+}
+
+fn auto_image(_: &mut SchemaGenerator) -> Schema {
+    let mut properties = auto_image_fields();
+    properties["name"] = serde_json::json!({"type": "string"});
+    properties["channel"] = serde_json::json!({"type": ["string", "null"]});
+    properties["configuration"] = serde_json::json!({"type": "string"});
+    json_schema!({"type": "object", "required": ["name", "configuration"], "properties": properties})
+}
+
+fn auto_image_change(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "properties": auto_image_fields()})
+}
+
+fn account_hook(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {"type": "string", "minLength": 1},
+            "channel": {"type": ["string", "null"]},
+            "organization": {"type": ["string", "null"]},
         },
     })
 }

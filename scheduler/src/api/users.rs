@@ -11,7 +11,7 @@ use super::caller::{Body, Caller, Id, IdempotencyKey, Query};
 use super::error::ApiError;
 use crate::core::fields::Fields;
 use crate::core::rights::{Action, Principal};
-use crate::core::views::UserView;
+use crate::core::views::{ActionLink, UserView};
 use crate::effects::catalogue::not_an_object;
 use crate::{NewUser, Scheduler};
 
@@ -23,6 +23,10 @@ pub(super) fn routes() -> Router<Scheduler> {
         .route("/users/{id}/disable", post(disable))
         .route("/users/{id}/enable", post(enable))
         .route("/users/{id}/password", post(reset_password))
+        .route("/users/{id}/expiry", post(expire))
+        .route("/users/{id}/invite", post(invite))
+        .route("/users/{id}/reset", post(reset))
+        .route("/users/{id}/anonymise", post(anonymise))
 }
 
 async fn me(Caller(caller): Caller) -> Json<Principal> {
@@ -72,6 +76,42 @@ async fn reset_password(
     let mut fields = Fields::new(body.json).ok_or_else(not_an_object)?;
     let password = fields.required("password").map_err(crate::SchedulerError::from)?;
     Ok(Json(scheduler.reset_password(&caller, id, password).await?))
+}
+
+async fn expire(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+    body: Body,
+) -> Result<Json<UserView>, ApiError> {
+    caller.must(Action::Administer)?;
+    let mut fields = Fields::new(body.json).ok_or_else(not_an_object)?;
+    let expires = fields.optional("expires").map_err(crate::SchedulerError::from)?;
+    Ok(Json(scheduler.expire_user(&caller, id, expires).await?))
+}
+
+async fn invite(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+) -> Result<Json<ActionLink>, ApiError> {
+    Ok(Json(scheduler.password_link(&caller, id, true).await?))
+}
+
+async fn reset(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+) -> Result<Json<ActionLink>, ApiError> {
+    Ok(Json(scheduler.password_link(&caller, id, false).await?))
+}
+
+async fn anonymise(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+) -> Result<Json<UserView>, ApiError> {
+    Ok(Json(scheduler.anonymise_user(&caller, id).await?))
 }
 
 async fn enable(

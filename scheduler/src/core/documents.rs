@@ -25,11 +25,30 @@ pub(crate) struct User {
     #[serde(default)]
     pub(crate) organization: Option<ObjectId>,
     pub(crate) disabled: bool,
+    /// Where letters to it go.
+    #[serde(default)]
+    pub(crate) email: Option<String>,
+    /// May not log in after this; its tokens end then at the latest.
+    #[serde(default)]
+    pub(crate) expires: Option<Timestamp>,
+    /// Its name is made up: who it was is forgotten.
+    #[serde(default)]
+    pub(crate) anonymised: bool,
+    /// Which account hook made it, and may move its end.
+    #[serde(default)]
+    pub(crate) hook: Option<ObjectId>,
     /// Tokens with a lower epoch are refused.
     pub(crate) epoch: u64,
     /// When the epoch was raised: after the life of an access token nobody needs to be told any more.
     pub(crate) epoch_raised: Option<Timestamp>,
     pub(crate) created: Timestamp,
+}
+
+impl User {
+    /// True when it may log in at `now`.
+    pub(crate) fn is_active(&self, now: Timestamp) -> bool {
+        !self.disabled && self.expires.is_none_or(|end| now < end)
+    }
 }
 
 /// A name that is unique within `kind`, and whose it is.
@@ -176,6 +195,25 @@ pub(crate) struct RefreshFamily {
     pub(crate) number: u64,
     pub(crate) expires: Timestamp,
     pub(crate) revoked: bool,
+}
+
+/// A name that was given up: its last tokens have to be refused until they end, and nobody takes it before.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct FormerName {
+    pub(crate) name: String,
+    /// Tokens with a lower epoch are refused.
+    pub(crate) epoch: u64,
+    /// When it was given up.
+    pub(crate) at: Timestamp,
+}
+
+/// A link that was used: it is good once.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct UsedLink {
+    /// `jti` of its token.
+    pub(crate) id: String,
+    /// Its token's end: not needed after it.
+    pub(crate) expires: Timestamp,
 }
 
 /// A secret of the site.

@@ -1,6 +1,8 @@
 //! What decides: pure functions over documents and `now`. No clock, no randomness, no store, no socket; it never
 //! names `effects`. Everything here can be tested with plain values.
 
+pub mod account_hook;
+pub mod auto_image;
 pub(crate) mod blame;
 pub mod documents;
 pub mod explain;
@@ -10,7 +12,9 @@ pub(crate) mod homeassistant;
 pub(crate) mod lease;
 pub mod order;
 pub(crate) mod picture;
+pub mod purpose;
 pub mod rights;
 pub(crate) mod throttle;
+pub(crate) mod token_keys;
 pub mod units;
 pub mod views;

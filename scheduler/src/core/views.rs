@@ -9,11 +9,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::account_hook::AccountHook;
 use super::blame::{BenchRecord, Hold};
 use super::documents::{ApiKey, Appliance, CardDocument, JoinTokenDocument, User};
 use super::order::{
     ImageHold, Order, OrderImage, OrderKind, OrderStatus, OrderedMedia, Shipment, StatusChange, TaskStatus,
 };
+use super::purpose::LinkAct;
 
 /// An order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +24,9 @@ pub struct OrderView {
     pub id: OrderId,
     /// What people call it.
     pub name: String,
+    /// Name of its image's file, without an ending.
+    #[serde(default)]
+    pub file_name: String,
     /// Cards or a link.
     pub kind: OrderKind,
     /// Where it stands.
@@ -108,6 +113,7 @@ impl OrderView {
         Self {
             id: order.id,
             name: order.name.clone(),
+            file_name: order.file_name(),
             kind: order.kind,
             status: order.status(now),
             channel: order.channel.clone(),
@@ -354,8 +360,17 @@ pub struct UserView {
     /// Who pays for its orders.
     #[serde(default)]
     pub organization: Option<ObjectId>,
+    /// Where letters to it go.
+    #[serde(default)]
+    pub email: Option<String>,
     /// May not log in.
     pub disabled: bool,
+    /// May not log in after this.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
+    /// Who it was is forgotten.
+    #[serde(default)]
+    pub anonymised: bool,
     /// When it was made.
     pub created: Timestamp,
 }
@@ -368,7 +383,10 @@ impl From<&User> for UserView {
             role: user.role,
             channels: user.channels.clone(),
             organization: user.organization,
+            email: user.email.clone(),
             disabled: user.disabled,
+            expires: user.expires,
+            anonymised: user.anonymised,
             created: user.created,
         }
     }
@@ -483,4 +501,121 @@ pub struct ImageView {
     pub channel: Channel,
     /// The order that first made it.
     pub order: OrderId,
+}
+
+/// `POST /orders/{id}/action-links`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct NewActionLink {
+    /// What it may do.
+    pub act: LinkAct,
+    /// Days it is good for; 14 when nobody says.
+    #[serde(default)]
+    pub days: Option<u32>,
+}
+
+/// A token that does one thing to one order. It is a secret, so this has no `Debug`.
+#[derive(Clone, Serialize, JsonSchema)]
+pub struct ActionLink {
+    /// Belongs behind a `#`, so that no log and no referrer has it.
+    pub token: String,
+    /// Not good after this.
+    pub expires: Timestamp,
+}
+
+/// `POST /action-links/look`.
+#[derive(Clone, Deserialize, JsonSchema)]
+pub struct LinkToken {
+    /// The token.
+    pub token: String,
+}
+
+/// `POST /action-links/use`.
+#[derive(Clone, Deserialize, JsonSchema)]
+pub struct UseLink {
+    /// The token.
+    pub token: String,
+    /// Tracking code of what was sent.
+    #[serde(default)]
+    pub tracking: Option<String>,
+}
+
+/// What a link would do.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ActionLinkView {
+    /// What it may do.
+    pub act: LinkAct,
+    /// To which order.
+    pub order: OrderId,
+    /// What people call that.
+    pub name: String,
+    /// Where that stands.
+    pub status: OrderStatus,
+    /// Cards that are verified and not shipped.
+    pub cards: u32,
+    /// In whose name.
+    pub by: String,
+    /// Not good after this.
+    pub expires: Timestamp,
+    /// It was used.
+    pub used: bool,
+}
+
+/// `POST /auth/validate`.
+#[derive(Clone, Deserialize, JsonSchema)]
+pub struct Validate {
+    /// The access token.
+    pub token: String,
+}
+
+/// What a token that counts says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct ValidToken {
+    /// Login name or appliance id.
+    pub sub: String,
+    /// Role.
+    pub role: Role,
+    /// Channels it works for.
+    pub channels: Vec<Channel>,
+    /// What it is narrowed to.
+    pub scope: Option<String>,
+    /// End of it, seconds since 1970.
+    pub expires: u64,
+}
+
+/// `POST /auth/password`.
+#[derive(Clone, Deserialize, JsonSchema)]
+pub struct NewPassword {
+    /// From an invitation or a reset.
+    pub token: String,
+    /// The new password.
+    pub password: String,
+}
+
+/// `POST /keys/rotate`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+pub struct Rotation {
+    /// All that the older keys signed ends now, API keys too: for keys that somebody may have copied.
+    #[serde(default)]
+    pub revoke: bool,
+}
+
+/// An account hook with its secret, which is told once. It is a secret, so this has no `Debug`.
+#[derive(Clone, Serialize, JsonSchema)]
+pub struct NewAccountHook {
+    /// What the sender signs with.
+    pub secret: String,
+    /// The rest.
+    #[serde(flatten)]
+    pub hook: AccountHook,
+}
+
+/// What a purchase led to. It may hold a token, so this has no `Debug`.
+#[derive(Clone, Serialize, JsonSchema)]
+pub struct HookAnswer {
+    /// The account.
+    pub user: UserView,
+    /// It was made for this purchase.
+    pub made: bool,
+    /// Sets the first password, while nobody has set one.
+    pub token: Option<String>,
 }

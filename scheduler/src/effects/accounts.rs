@@ -7,8 +7,10 @@ use cardshop_protocol::api::TokenPair;
 
 use super::tokens::Subject;
 use crate::core::documents::{Unique, User};
+use crate::core::purpose::Purpose;
 use crate::core::rights::{Action, Principal};
 use crate::core::throttle::Throttle;
+use crate::core::views::ValidToken;
 use crate::store::{Batch, Stored};
 use crate::{Scheduler, SchedulerError};
 
@@ -59,6 +61,7 @@ impl Scheduler {
             channels: user.channels,
             epoch: user.epoch,
             scope: None,
+            until: user.expires,
         };
         self.new_pair(subject, false).await
     }
@@ -80,7 +83,7 @@ impl Scheduler {
                 return Err(SchedulerError::TooManyAttempts);
             }
         }
-        let user = self.user_by_name(&username)?.map(|u| u.value).filter(|u| !u.disabled);
+        let user = self.user_by_name(&username)?.map(|u| u.value).filter(|u| u.is_active(self.now()));
         let phc = user.as_ref().map(|u| u.password.clone());
         let fits = self.inner.passwords.verify(password.to_owned(), phc).await?;
         let Some(user) = user.filter(|_| fits) else {
@@ -109,6 +112,25 @@ impl Scheduler {
             uses.insert(caller.sub.clone(), self.now());
         }
         Ok(caller)
+    }
+
+    /// What a token says, for services that ask instead of checking it against the published keys.
+    ///
+    /// # Errors
+    /// `NotKnown` for every cause.
+    pub fn validate(&self, token: &str) -> Result<ValidToken, SchedulerError> {
+        let claims = self.keys().verify(token, self.now()).map_err(|_| SchedulerError::NotKnown)?;
+        // Links act here and nowhere else.
+        if Purpose::of(claims.scope.as_deref()).is_some() {
+            return Err(SchedulerError::NotKnown);
+        }
+        Ok(ValidToken {
+            sub: claims.sub,
+            role: claims.role,
+            channels: claims.channel,
+            scope: claims.scope,
+            expires: claims.exp,
+        })
     }
 
     /// True while the caller's token has not ended and nobody disabled it: for what lasts longer than a request.

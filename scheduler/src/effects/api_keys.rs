@@ -98,7 +98,7 @@ impl Scheduler {
             iat: view.created.as_secs(),
             exp: view.expires.as_secs(),
         };
-        NewApiKey { key: self.inner.keys.signer.sign(&claims), view }
+        NewApiKey { key: self.inner.keys.sign(&claims, self.now()), view }
     }
 
     /// Keys of the caller's channels.

@@ -77,7 +77,7 @@ impl Scheduler {
         let task = TaskId::creation(order.id);
         Ok(Some(CreationTask {
             task,
-            name: order.name.clone(),
+            name: order.file_name(),
             channel: order.channel.clone(),
             recipe,
             max_image_bytes: self.max_image_bytes(&order)?,

@@ -95,7 +95,7 @@ impl Scheduler {
         for _ in 0..MAX_TRIES {
             // The secret is never stored: a repeated request derives it again.
             let random = match &once {
-                Some(once) => once.derive(&self.inner.keys.refresh),
+                Some(once) => once.derive(&self.inner.keys.refresh()),
                 None => random_bytes(),
             };
             let token = JoinToken::from_random(&random, self.inner.config.own_ca);
@@ -303,7 +303,7 @@ impl Scheduler {
 
     /// A nonce for an appliance to sign; also for one that does not exist, so that nobody learns which do.
     pub fn nonce(&self, id: ApplianceId) -> NonceAnswer {
-        let nonce = Nonces::give(&self.inner.keys.refresh, id, &random_bytes::<20>(), self.now());
+        let nonce = Nonces::give(&self.inner.keys.refresh(), id, &random_bytes::<20>(), self.now());
         NonceAnswer { nonce }
     }
 
@@ -314,7 +314,7 @@ impl Scheduler {
     pub async fn appliance_login(&self, login: &ApplianceLogin) -> Result<TokenPair, SchedulerError> {
         let id = login.appliance;
         let now = self.now();
-        let end = Nonces::check(&self.inner.keys.refresh, id, &login.nonce, now);
+        let end = Nonces::check(&self.inner.keys.refresh(), id, &login.nonce, now);
         let end = end.ok_or(SchedulerError::NotKnown)?;
         let appliance = self.inner.store.get::<Appliance>(&id.to_string())?.map(|a| a.value);
         let appliance = appliance.ok_or(SchedulerError::NotKnown)?;
@@ -336,6 +336,7 @@ impl Scheduler {
             channels: appliance.channels,
             epoch: appliance.epoch,
             scope: None,
+            until: None,
         };
         self.new_pair(subject, true).await
     }

@@ -1,10 +1,13 @@
 //! What does: clock, randomness, store, network and timers around `core`'s decisions. One file per group of
 //! objects; the functions of [`crate::Scheduler`] that API and pages call are here.
 
+pub(crate) mod account_hooks;
 pub(crate) mod accounts;
+pub(crate) mod action_links;
 pub(crate) mod api_keys;
 pub(crate) mod appliances;
 pub(crate) mod ask;
+pub(crate) mod auto_images;
 pub(crate) mod background;
 pub(crate) mod bench;
 pub(crate) mod bench_records;
@@ -14,6 +17,7 @@ pub(crate) mod claims;
 pub(crate) mod clock;
 pub(crate) mod commands;
 pub(crate) mod events;
+pub(crate) mod forget;
 pub(crate) mod homeassistant;
 pub(crate) mod idempotency;
 pub(crate) mod inbox;

@@ -100,7 +100,7 @@ impl Scheduler {
             return Ok(answer);
         }
         for _ in 0..MAX_TRIES {
-            match self.place_order(caller, body.clone(), once.clone()).await {
+            match self.place_order(caller, body.clone(), once.clone(), |_, _| {}).await {
                 // Another order of the organization was placed meanwhile.
                 Err(SchedulerError::Store(StoreError::Conflict { .. })) => continue,
                 other => return other,
@@ -109,11 +109,13 @@ impl Scheduler {
         Err(SchedulerError::Busy)
     }
 
-    async fn place_order(
+    /// `extend` adds to the batch what belongs to the same change.
+    pub(crate) async fn place_order(
         &self,
         caller: &Principal,
         body: Value,
         once: Option<Once>,
+        extend: impl FnOnce(&Order, &mut Batch),
     ) -> Result<OrderView, SchedulerError> {
         let (mut order, recipe) = self.read_order(caller, body)?;
         let mut notes = vec![Note {
@@ -126,6 +128,7 @@ impl Scheduler {
         let mut batch = self.audited(caller, "order.create", &order.id.to_string());
         self.charge_new_order(caller, &mut order, &mut notes, &mut batch)?;
         batch.create(&order).create(&OrderRecipe { order: order.id, recipe });
+        extend(&order, &mut batch);
         self.add_story(&order, notes, &mut batch);
         let view = OrderView::new(&order, now);
         let view = self.apply_once(batch, once, view, |_| None).await?;
@@ -153,9 +156,11 @@ impl Scheduler {
         }
         let own = self.organization_of(caller)?.map(|o| o.value.warehouses).unwrap_or_default();
         let warehouse = self.read_warehouse(&mut fields, &own)?;
+        let name = fields.text("name", MAX_NAME)?;
         let order = Order {
             id,
-            name: fields.text("name", MAX_NAME)?.unwrap_or_else(|| configuration.name.clone()),
+            named: name.is_some(),
+            name: name.unwrap_or_else(|| configuration.name.clone()),
             kind: fields.optional("kind")?.unwrap_or(OrderKind::Physical),
             channel: self.read_channel(caller, &mut fields)?,
             configuration: configuration.id,

@@ -41,7 +41,7 @@ impl Scheduler {
         let (Some(until), Some(OrderImage { id: image, .. })) = (order.link_until(), &order.image) else {
             return Ok(());
         };
-        let link = json!({"image": image, "name": order.name, "expires": until});
+        let link = json!({"image": image, "name": order.file_name(), "expires": until});
         let told = self
             .tell_warehouse(Question::put(format!("{}/links/{}", order.warehouse, order.id), link))
             .await?;

@@ -10,8 +10,9 @@ use cardshop_protocol::message::Presence;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::core::documents::{Appliance, Idempotent, RefreshFamily};
+use crate::core::documents::{Appliance, Idempotent, RefreshFamily, UsedLink};
 use crate::core::order::{Input, Order, OrderStatus};
+use crate::core::token_keys::{TokenKey, is_over};
 use crate::store::{Batch, Document, Select};
 use crate::{Scheduler, SchedulerError};
 
@@ -61,6 +62,7 @@ async fn run_own(scheduler: &Scheduler, mut stop: watch::Receiver<bool>) {
             _ = stop.changed() => return,
         }
         report("orders", scheduler.tick_orders().await);
+        report("auto-images", scheduler.tick_auto_images().await);
         report("appliances", scheduler.notice_silence(&mut presences));
         if due(&mut refreshed, REFRESH_EVERY) {
             report("keys", scheduler.publish_keys());
@@ -101,6 +103,11 @@ impl Scheduler {
                 self.tick(&order).await;
             }
         }
+        for order in self.all::<Order>(Some(("shelf", "write")))? {
+            if order.has_overdue_cards(now) {
+                self.tick(&order).await;
+            }
+        }
         Ok(())
     }
 
@@ -135,6 +142,9 @@ impl Scheduler {
         let now = self.now();
         let today = now.as_secs() / 86_400;
         self.clear::<Idempotent>(|d| d.day + REMEMBER_DAYS < today).await?;
+        self.free_former_names().await?;
+        self.clear::<UsedLink>(|d| d.expires < now).await?;
+        self.clear::<TokenKey>(|key| is_over(key, now)).await?;
         self.clear::<RefreshFamily>(|d| d.expires < now).await
     }
 

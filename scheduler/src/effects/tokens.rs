@@ -10,15 +10,19 @@ use cardshop_protocol::ids::{ApplianceId, Channel, ObjectId, TaskId};
 use cardshop_protocol::time::Timestamp;
 use cardshop_protocol::token::{Claims, ISSUER, Role};
 
-use crate::core::documents::{Appliance, RefreshFamily};
+use crate::core::documents::{Appliance, RefreshFamily, User};
+use crate::core::purpose::Purpose;
 use crate::core::rights::Principal;
-use crate::store::Batch;
+use crate::store::{Batch, Stored};
 use crate::{Scheduler, SchedulerError};
 
 /// Life of an access token.
 pub(crate) const ACCESS_LIFE: Duration = Duration::from_secs(3600);
 /// Life of a refresh token, and of its family without a refresh.
 const REFRESH_LIFE: Duration = Duration::from_secs(30 * 86_400);
+
+/// Longest life of a token that is narrowed to one purpose: an invitation, or a link in a letter.
+pub(crate) const LONGEST_PURPOSE: Duration = Duration::from_secs(31 * 86_400);
 
 /// Whose token it is.
 pub(crate) struct Subject {
@@ -27,10 +31,13 @@ pub(crate) struct Subject {
     pub(crate) channels: Vec<Channel>,
     pub(crate) epoch: u64,
     pub(crate) scope: Option<String>,
+    /// An end of its own.
+    pub(crate) until: Option<Timestamp>,
 }
 
 impl Scheduler {
     pub(crate) fn access_token(&self, subject: Subject, now: Timestamp) -> String {
+        let end = now + ACCESS_LIFE;
         let claims = Claims {
             iss: ISSUER.into(),
             sub: subject.sub,
@@ -40,9 +47,39 @@ impl Scheduler {
             epoch: subject.epoch,
             jti: self.next_id().to_string(),
             iat: now.as_secs(),
-            exp: (now + ACCESS_LIFE).as_secs(),
+            exp: subject.until.map_or(end, |until| until.min(end)).as_secs(),
         };
-        self.inner.keys.signer.sign(&claims)
+        self.inner.keys.sign(&claims, now)
+    }
+
+    /// A token of `user` for one purpose. A new password of the user ends it.
+    pub(crate) fn purpose_token(&self, user: &User, purpose: Purpose, expires: Timestamp) -> String {
+        let now = self.now();
+        let claims = Claims {
+            iss: ISSUER.into(),
+            sub: user.username.clone(),
+            role: user.role,
+            channel: user.channels.clone(),
+            scope: Some(purpose.scope()),
+            epoch: user.epoch,
+            jti: self.next_id().to_string(),
+            iat: now.as_secs(),
+            exp: expires.as_secs(),
+        };
+        self.inner.keys.sign(&claims, now)
+    }
+
+    /// What a token for one purpose is for, and whose it is. Its user is looked up: revocations are published for hours, and
+    /// such a token lives for weeks.
+    pub(crate) fn read_purpose(
+        &self,
+        token: &str,
+    ) -> Result<(Purpose, Claims, Stored<User>), SchedulerError> {
+        let claims = self.keys().verify(token, self.now()).map_err(|_| SchedulerError::NotKnown)?;
+        let purpose = Purpose::of(claims.scope.as_deref()).ok_or(SchedulerError::NotKnown)?;
+        let user = self.user_by_name(&claims.sub)?;
+        let user = user.filter(|u| u.value.epoch == claims.epoch && u.value.is_active(self.now()));
+        Ok((purpose, claims, user.ok_or(SchedulerError::NotKnown)?))
     }
 
     /// The scheduler's own token, towards broker and warehouses.
@@ -53,6 +90,7 @@ impl Scheduler {
             channels: Vec::new(),
             epoch: 0,
             scope: None,
+            until: None,
         };
         self.access_token(subject, self.now())
     }
@@ -65,6 +103,7 @@ impl Scheduler {
             channels: vec![channel.clone()],
             epoch: owner.epoch,
             scope: Some(Claims::upload_scope(task)),
+            until: None,
         };
         self.access_token(subject, self.now())
     }
@@ -106,7 +145,7 @@ impl Scheduler {
 
     fn refresh_mac(&self, family: ObjectId, number: u64) -> blake3::Hash {
         let text = format!("cardshop refresh 1\n{family}\n{number}");
-        blake3::keyed_hash(&self.inner.keys.refresh, text.as_bytes())
+        blake3::keyed_hash(&self.inner.keys.refresh(), text.as_bytes())
     }
 
     fn read_refresh(&self, text: &str) -> Option<(ObjectId, u64)> {
@@ -167,16 +206,18 @@ impl Scheduler {
                 channels: a.channels,
                 epoch: a.epoch,
                 scope: None,
+                until: None,
             }));
         }
         let user = self.user_by_name(&family.sub)?.map(|u| u.value);
-        let user = user.filter(|u| !u.disabled && u.epoch == family.epoch);
+        let user = user.filter(|u| u.is_active(self.now()) && u.epoch == family.epoch);
         Ok(user.map(|u| Subject {
             sub: u.username,
             role: u.role,
             channels: u.channels,
             epoch: u.epoch,
             scope: None,
+            until: u.expires,
         }))
     }
 }

@@ -3,7 +3,9 @@
 
 use cardshop_protocol::api::Page;
 use cardshop_protocol::ids::{Channel, ObjectId};
+use cardshop_protocol::time::Timestamp;
 use cardshop_protocol::token::Role;
+use std::time::Duration;
 
 use super::catalogue::channel_list;
 use super::idempotency::Once;
@@ -11,21 +13,29 @@ use super::paging::PageRequest;
 use super::passwords::random_password;
 use crate::core::documents::{DEFAULT_CHANNEL, Unique, User};
 use crate::core::fields::{Fields, InvalidField};
+use crate::core::purpose::Purpose;
 use crate::core::rights::{Action, Principal};
 use crate::core::units::Organization;
-use crate::core::views::UserView;
+use crate::core::views::{ActionLink, UserView};
 use crate::store::Batch;
 use crate::{Scheduler, SchedulerError};
 
 /// Login name of the creator that runs in the scheduler's own process.
 pub(crate) const LOCAL_CREATOR: &str = "local-creator";
 
+/// Life of a reset's token.
+const RESET_LIFE: Duration = Duration::from_secs(86_400);
+/// Life of an invitation's token: people read their letters once a week.
+pub(super) const INVITATION_LIFE: Duration = Duration::from_secs(14 * 86_400);
+/// Longest e-mail address. **Source:** RFC 5321 §4.5.3.1.3.
+const MAX_EMAIL: usize = 254;
+
 /// A user to be made.
 #[derive(Clone)]
 pub struct NewUser {
     /// Login name.
     pub username: String,
-    /// Password.
+    /// Password; with one that nobody knows it waits for an invitation to be used.
     pub password: String,
     /// Role.
     pub role: Role,
@@ -33,16 +43,22 @@ pub struct NewUser {
     pub channels: Vec<Channel>,
     /// Who pays for its orders; without, they cost nothing.
     pub organization: Option<ObjectId>,
+    /// Where letters to it go.
+    pub email: Option<String>,
+    /// It may not log in after this.
+    pub expires: Option<Timestamp>,
 }
 
 impl NewUser {
     pub(crate) fn read(mut fields: Fields) -> Result<Self, InvalidField> {
         Ok(Self {
             username: fields.required("username")?,
-            password: fields.required("password")?,
+            password: fields.optional("password")?.unwrap_or_else(random_password),
             role: fields.required("role")?,
             channels: channel_list(&mut fields, "channels")?.unwrap_or_default(),
             organization: fields.optional("organization")?,
+            email: read_email(&mut fields)?,
+            expires: fields.optional("expires")?,
         })
     }
 
@@ -55,6 +71,32 @@ impl NewUser {
     }
 }
 
+/// An e-mail address, as far as a text can tell: a letter to it tells the rest.
+pub(crate) fn read_email(fields: &mut Fields) -> Result<Option<String>, InvalidField> {
+    let Some(email) = fields.text("email", MAX_EMAIL)? else { return Ok(None) };
+    check_email(&email)?;
+    Ok(Some(email))
+}
+
+/// As [`read_email`].
+pub(crate) fn check_email(email: &str) -> Result<(), InvalidField> {
+    let parts = email.rsplit_once('@').filter(|(who, host)| !who.is_empty() && host.contains('.'));
+    let good = |c: char| !c.is_whitespace() && !c.is_control() && !"<>,;\"".contains(c);
+    if parts.is_none() || email.len() > MAX_EMAIL || !email.chars().all(good) {
+        return Err(InvalidField::new("email", "must be one address, as ada@example.org"));
+    }
+    Ok(())
+}
+
+/// What a change does to the tokens of its user.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tokens {
+    /// Nothing is changed.
+    Unchanged,
+    Kept,
+    Ended,
+}
+
 /// What a user or API key may be called.
 pub(crate) fn check_username(field: &'static str, name: &str) -> Result<(), InvalidField> {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.@".contains(&b);
@@ -64,7 +106,10 @@ pub(crate) fn check_username(field: &'static str, name: &str) -> Result<(), Inva
         return Err(InvalidField::new(field, reason));
     }
     // An appliance's id and the scheduler's name are theirs at the broker.
-    if name == "scheduler" || name.parse::<cardshop_protocol::ids::ApplianceId>().is_ok() {
+    if name == "scheduler"
+        || name == super::auto_images::BUILDER
+        || name.parse::<cardshop_protocol::ids::ApplianceId>().is_ok()
+    {
         return Err(InvalidField::new(field, "is reserved"));
     }
     Ok(())
@@ -109,6 +154,10 @@ impl Scheduler {
             role: new.role,
             channels: new.channels,
             organization: new.organization,
+            email: new.email,
+            expires: new.expires,
+            anonymised: false,
+            hook: None,
             disabled: false,
             epoch: 0,
             epoch_raised: None,
@@ -147,6 +196,10 @@ impl Scheduler {
                     role: Role::Creator,
                     channels: Vec::new(),
                     organization: None,
+                    email: None,
+                    expires: None,
+                    anonymised: false,
+                    hook: None,
                     disabled: false,
                     epoch: 0,
                     epoch_raised: None,
@@ -166,11 +219,8 @@ impl Scheduler {
     pub async fn disable_user(&self, caller: &Principal, id: ObjectId) -> Result<UserView, SchedulerError> {
         caller.must(Action::Administer)?;
         self.change_user(caller, "user.disable", id, |user| {
-            if user.username == caller.sub {
-                let text = "nobody disables themselves: ask another of the staff".to_owned();
-                return Err(SchedulerError::Conflict { code: "own_account", text });
-            }
-            Ok(!std::mem::replace(&mut user.disabled, true))
+            not_oneself(caller, user)?;
+            Ok(if std::mem::replace(&mut user.disabled, true) { Tokens::Unchanged } else { Tokens::Ended })
         })
         .await
     }
@@ -181,7 +231,14 @@ impl Scheduler {
     /// `NotAllowed`, `NotFound`.
     pub async fn enable_user(&self, caller: &Principal, id: ObjectId) -> Result<UserView, SchedulerError> {
         caller.must(Action::Administer)?;
-        self.change_user(caller, "user.enable", id, |user| Ok(std::mem::take(&mut user.disabled))).await
+        self.change_user(caller, "user.enable", id, |user| {
+            if user.anonymised {
+                let text = "who this was is forgotten: make a new user".to_owned();
+                return Err(SchedulerError::Conflict { code: "anonymised", text });
+            }
+            Ok(if std::mem::take(&mut user.disabled) { Tokens::Ended } else { Tokens::Unchanged })
+        })
+        .await
     }
 
     /// Gives a user another password; its tokens end.
@@ -223,28 +280,116 @@ impl Scheduler {
         let hash = self.inner.passwords.hash(password).await?;
         self.change_user(caller, action, id, |user| {
             user.password.clone_from(&hash);
-            Ok(true)
+            Ok(Tokens::Ended)
         })
         .await
     }
 
-    /// Applies `change` and ends the user's tokens; nothing happens when it answers false.
+    /// Says until when a user may log in; without an end for good. Earlier than before ends its tokens.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`, `Conflict` for the caller itself.
+    pub async fn expire_user(
+        &self,
+        caller: &Principal,
+        id: ObjectId,
+        expires: Option<Timestamp>,
+    ) -> Result<UserView, SchedulerError> {
+        caller.must(Action::Administer)?;
+        self.change_user(caller, "user.expiry", id, |user| {
+            not_oneself(caller, user)?;
+            let before = std::mem::replace(&mut user.expires, expires);
+            let earlier = expires.is_some_and(|end| before.is_none_or(|before| end < before));
+            Ok(match (before == expires, earlier) {
+                (true, _) => Tokens::Unchanged,
+                (false, true) => Tokens::Ended,
+                (false, false) => Tokens::Kept,
+            })
+        })
+        .await
+    }
+
+    /// A token with which a user sets its password itself, once: an invitation, or a reset. Whoever has it may set the
+    /// password, so it goes to the user's own address and nowhere else.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`, `Conflict` when the user may not log in.
+    pub async fn password_link(
+        &self,
+        caller: &Principal,
+        id: ObjectId,
+        invitation: bool,
+    ) -> Result<ActionLink, SchedulerError> {
+        caller.must(Action::Administer)?;
+        let stored = self.inner.store.get::<User>(&id.to_string())?;
+        let user = stored.ok_or(SchedulerError::NotFound("user"))?.value;
+        if !user.is_active(self.now()) {
+            let text = "this user may not log in: enable it first, or give it more time".to_owned();
+            return Err(SchedulerError::Conflict { code: "not_active", text });
+        }
+        let (action, life) =
+            if invitation { ("user.invite", INVITATION_LIFE) } else { ("user.reset-link", RESET_LIFE) };
+        self.inner.store.apply(self.audited(caller, action, &id.to_string())).await?;
+        let expires = self.now() + life;
+        Ok(ActionLink { token: self.purpose_token(&user, Purpose::Password(id), expires), expires })
+    }
+
+    /// Sets the password of the user that the token of an invitation or a reset is for. The new password ends the token.
+    ///
+    /// # Errors
+    /// `NotKnown` for every fault of the token, `Invalid`, `Busy`.
+    pub async fn set_password_by_link(
+        &self,
+        token: &str,
+        password: String,
+        address: &str,
+    ) -> Result<UserView, SchedulerError> {
+        let (purpose, claims, user) = self.read_purpose(token)?;
+        let Purpose::Password(id) = purpose else { return Err(SchedulerError::NotKnown) };
+        if user.value.id != id {
+            return Err(SchedulerError::NotKnown);
+        }
+        let hash = self.inner.passwords.hash(password).await?;
+        let caller = Principal {
+            sub: claims.sub,
+            role: claims.role,
+            channels: claims.channel,
+            epoch: claims.epoch,
+            rights: None,
+            expires: claims.exp,
+            address: address.to_owned(),
+        };
+        self.change_user(&caller, "user.password-by-link", id, |user| {
+            // Of two at once with one token the second finds it used.
+            if user.epoch != caller.epoch {
+                return Err(SchedulerError::NotKnown);
+            }
+            user.password.clone_from(&hash);
+            Ok(Tokens::Ended)
+        })
+        .await
+    }
+
+    /// Applies `change`, and ends the user's tokens when it says so.
     async fn change_user(
         &self,
         caller: &Principal,
         action: &str,
         id: ObjectId,
-        change: impl Fn(&mut User) -> Result<bool, SchedulerError>,
+        change: impl Fn(&mut User) -> Result<Tokens, SchedulerError>,
     ) -> Result<UserView, SchedulerError> {
         let decide = || {
             let stored = self.inner.store.get::<User>(&id.to_string())?;
             let stored = stored.ok_or(SchedulerError::NotFound("user"))?;
             let mut user = stored.value.clone();
-            if !change(&mut user)? {
-                return Ok((None, user));
+            match change(&mut user)? {
+                Tokens::Unchanged => return Ok((None, user)),
+                Tokens::Kept => {}
+                Tokens::Ended => {
+                    user.epoch += 1;
+                    user.epoch_raised = Some(self.now());
+                }
             }
-            user.epoch += 1;
-            user.epoch_raised = Some(self.now());
             let mut batch = self.audited(caller, action, &user.id.to_string());
             batch.update(&stored, &user);
             Ok((Some(batch), user))
@@ -264,6 +409,15 @@ impl Scheduler {
         caller.must(Action::Administer)?;
         self.page::<User, _>(page, None, false, |u| Some(UserView::from(&u.value)))
     }
+}
+
+/// Nobody takes their own account away: the last of the staff would be gone.
+pub(super) fn not_oneself(caller: &Principal, user: &User) -> Result<(), SchedulerError> {
+    if user.username != caller.sub {
+        return Ok(());
+    }
+    let text = "nobody does this to themselves: ask another of the staff".to_owned();
+    Err(SchedulerError::Conflict { code: "own_account", text })
 }
 
 pub(crate) fn unique_name(user: &User) -> Unique {

@@ -1,13 +1,16 @@
 //! How each kind of document is named and found in the store.
 
 use super::Document;
+use crate::core::account_hook::AccountHook;
+use crate::core::auto_image::AutoImage;
 use crate::core::blame::BenchRecord;
 use crate::core::documents::{
-    ApiKey, Appliance, Applied, Audit, CardDocument, ChannelDocument, Configuration, DesiredDocument, Grant,
-    Idempotent, JoinTokenDocument, Media, OrderRecipe, RefreshFamily, Secret, Starts, Story, Unique, User,
-    WarehouseDocument,
+    ApiKey, Appliance, Applied, Audit, CardDocument, ChannelDocument, Configuration, DesiredDocument,
+    FormerName, Grant, Idempotent, JoinTokenDocument, Media, OrderRecipe, RefreshFamily, Secret, Starts,
+    Story, Unique, UsedLink, User, WarehouseDocument,
 };
 use crate::core::order::Order;
+use crate::core::token_keys::TokenKey;
 use crate::core::units::Organization;
 
 /// `kind, type, id; index…`
@@ -48,6 +51,11 @@ document!("api-key", ApiKey, |d| d.id.to_string(), {
     revoked.into_iter().collect()
 });
 document!("family", RefreshFamily, |d| d.id.to_string());
+document!("former-name", FormerName, |d| d.name.clone());
+document!("auto-image", AutoImage, |d| d.id.to_string());
+document!("account-hook", AccountHook, |d| d.id.to_string());
+document!("token-key", TokenKey, |d| d.kid.clone());
+document!("used-link", UsedLink, |d| d.id.clone());
 document!("secret", Secret, |d| d.name.clone());
 document!("starts", Starts, |_d| "scheduler".to_owned());
 document!("applied", Applied, |d| d.appliance.to_string());

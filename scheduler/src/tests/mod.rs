@@ -1,8 +1,11 @@
 //! Tests of the whole scheduler, through its routes: a site in a temporary directory, with a warehouse that is a
 //! few lines of axum, a creator that only reports, and appliances whose messages are given below MQTT.
 
+mod account_hooks;
 mod accounts;
 mod api_keys;
+mod audit;
+mod auto_images;
 mod bad_requests;
 mod events;
 mod join;
@@ -13,7 +16,9 @@ mod matrix;
 mod metrics;
 mod openapi;
 mod orders;
+mod people;
 mod site;
+mod tokens;
 mod units;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@ use cardshop_protocol::api::{CreationPhase, CreationReport};
 use cardshop_protocol::ids::ImageId;
 use cardshop_protocol::time::Timestamp;
 
+use super::limits::{MAX_CREATION, allowed};
 use super::step::{Answer, Notes, Refusal, refuse, shorten};
 use super::{Creation, Order, OrderImage, OrderKind, TaskStatus};
 
@@ -57,6 +58,7 @@ impl Order {
             claims: creation.claims + 1,
             failures: creation.failures,
             owner: Some(owner),
+            claimed_at: Some(now),
             lease_until: Some(now + CREATION_LEASE),
             failure: creation.failure.take(),
             ..Creation::default()
@@ -96,8 +98,13 @@ impl Order {
         creation.status = TaskStatus::Running;
         match report {
             CreationReport::Running { phase, done, total } => {
+                if creation.phase != Some(phase) || creation.phase_since.is_none() {
+                    creation.phase_since = Some(now);
+                }
                 (creation.phase, creation.done, creation.total) = (Some(phase), done, total);
-                Answer::Renewed
+                let Some(reason) = creation.overdue(now) else { return Answer::Renewed };
+                self.creation_failed(now, &reason, false, notes);
+                Answer::Stop
             }
             CreationReport::Succeeded { image } => {
                 creation.phase = Some(CreationPhase::Uploading);
@@ -166,5 +173,19 @@ impl Order {
             notes.add("creation_failed", text);
         }
         creation.failure = Some(reason);
+    }
+}
+
+impl Creation {
+    /// Why it has taken too long, if it has.
+    fn overdue(&self, now: Timestamp) -> Option<String> {
+        let (phase, since) = (self.phase?, self.phase_since?);
+        let allowed = allowed(phase, self.total);
+        if now.since(since) > allowed {
+            let minutes = allowed.as_secs() / 60;
+            return Some(format!("{phase:?} {} bytes took more than {minutes} minutes", self.total));
+        }
+        let all = self.claimed_at.is_some_and(|at| now.since(at) > MAX_CREATION);
+        all.then(|| format!("it took more than {} hours", MAX_CREATION.as_secs() / 3600))
     }
 }

@@ -26,7 +26,9 @@
 //! is counted as spare. `shipped ≤ verified` always.
 
 mod creation;
+mod limits;
 mod links;
+mod name;
 mod persons;
 mod step;
 #[cfg(test)]
@@ -150,6 +152,12 @@ pub struct Creation {
     pub lease_until: Option<Timestamp>,
     /// Not claimed before this.
     pub retry_at: Option<Timestamp>,
+    /// When it was claimed.
+    #[serde(default)]
+    pub claimed_at: Option<Timestamp>,
+    /// When this step began.
+    #[serde(default)]
+    pub phase_since: Option<Timestamp>,
     /// Step it is in.
     pub phase: Option<CreationPhase>,
     /// Bytes done in this step.
@@ -175,6 +183,9 @@ pub struct Write {
     pub lease: Option<LeaseId>,
     /// The verified card.
     pub card: Option<ObjectId>,
+    /// When the card that is being written was begun.
+    #[serde(default)]
+    pub started: Option<Timestamp>,
     /// Why it failed last.
     pub failure: Option<String>,
 }
@@ -248,8 +259,11 @@ pub struct StatusChange {
 pub struct Order {
     /// Its id.
     pub id: OrderId,
-    /// What people call it; becomes the image's name.
+    /// What people call it.
     pub name: String,
+    /// The name was asked for: it is also in the file's name.
+    #[serde(default)]
+    pub named: bool,
     /// Cards or a link.
     pub kind: OrderKind,
     /// Routes it.

@@ -116,6 +116,7 @@ impl Order {
         let mut notes = Notes(notes);
         let before = self.clone();
         self.end_lost_lease(now, &mut notes);
+        self.end_overdue_cards(now, &mut notes);
         let answer = self.take(now, input, &mut notes);
         let status = self.status(now);
         if self.history.last().map(|h| h.status) != Some(status) {
@@ -143,7 +144,7 @@ impl Order {
                 Ok(Answer::Stop)
             }
             Input::WriteStarted { copy, lease, appliance, slot } => {
-                Ok(self.write_started(copy, lease, appliance, slot, notes))
+                Ok(self.write_started(copy, lease, appliance, slot, now, notes))
             }
             Input::Verified { copy, card, lease, appliance, slot } => {
                 Ok(self.card_verified(copy, card, lease, appliance, slot, notes))

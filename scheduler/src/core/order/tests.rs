@@ -19,6 +19,7 @@ pub(crate) fn order(kind: OrderKind, quantity: u32) -> Order {
     Order {
         id: ObjectId::from_parts(1, 1),
         name: "School".into(),
+        named: false,
         kind,
         channel: "default".parse().unwrap(),
         configuration: ObjectId::from_parts(1, 2),
@@ -380,4 +381,46 @@ fn a_link_is_ended_and_extended_only_where_that_means_something_and_told_until_i
     assert!(order.shelves().contains(&"link"));
     assert_eq!(step(&mut order, 11, expire()), Ok(Answer::Unchanged));
     assert_eq!(step(&mut order, 11, extend()).unwrap_err().code, "link_ended");
+}
+
+#[test]
+fn a_step_that_takes_too_long_for_its_size_ends_and_a_card_that_does_waits_again_and_may_still_count() {
+    let mut order = order(OrderKind::Physical, 1);
+    let building =
+        |total| report("c", CreationReport::Running { phase: CreationPhase::Building, done: 1, total });
+    step(&mut order, 0, claim("c")).unwrap();
+    // A gigabyte: a quarter of an hour and 1000 seconds. The creator reports all the time.
+    let mut now = 0;
+    while now <= 1900 {
+        assert_eq!(step(&mut order, now, building(1_000_000_000)), Ok(Answer::Renewed), "{now}");
+        now += 50;
+    }
+    assert_eq!(step(&mut order, now, building(1_000_000_000)), Ok(Answer::Stop));
+    assert!(order.creation.failure.as_ref().unwrap().contains("took more than 31 minutes"), "{order:?}");
+    assert_eq!(order.status(at(now)), OrderStatus::Creating, "it is tried again");
+    let (uploading, total) = (CreationPhase::Uploading, 1 << 50);
+    step(&mut order, now + 10, claim("c")).unwrap();
+    for hour in 0..=48 {
+        for minute in 0..60 {
+            let now = now + 10 + hour * 3600 + minute * 60;
+            let report = report("c", CreationReport::Running { phase: uploading, done: 1, total });
+            let answer = step(&mut order, now, report).unwrap();
+            let is_over = hour == 48 && minute > 0;
+            if is_over {
+                assert_eq!(answer, Answer::Stop, "whatever size it claims");
+                break;
+            }
+            assert_eq!(answer, Answer::Renewed, "{hour}:{minute}");
+        }
+    }
+
+    let mut order = ready(OrderKind::Physical, 1);
+    let (lease, appliance, slot) = (ObjectId::from_parts(3, 1), ApplianceId([1; 8]), SlotId::numbered(1));
+    step(&mut order, 10, Input::WriteStarted { copy: 1, lease, appliance, slot }).unwrap();
+    assert!(!order.has_overdue_cards(at(10 + 7200)));
+    assert!(order.has_overdue_cards(at(10 + 7201 + 2)));
+    assert_eq!(step(&mut order, 10 + 7300, Input::Tick), Ok(Answer::Done));
+    assert_eq!(order.write_status(1), TaskStatus::Pending);
+    assert!(!order.has_overdue_cards(at(10 + 7400)));
+    assert_eq!(step(&mut order, 10 + 7500, verified(1, 7)), Ok(Answer::Counted));
 }

@@ -22,6 +22,7 @@ impl Order {
         lease: LeaseId,
         appliance: ApplianceId,
         slot: SlotId,
+        now: Timestamp,
         notes: &mut Notes<'_>,
     ) -> Answer {
         if !self.needs(copy) {
@@ -34,6 +35,7 @@ impl Order {
         write.appliance = Some(appliance);
         write.slot = Some(slot);
         write.lease = Some(lease);
+        write.started = Some(now);
         Answer::Done
     }
 
@@ -64,6 +66,7 @@ impl Order {
             slot: Some(slot.clone()),
             lease: Some(lease),
             card: Some(card),
+            started: None,
             failure: None,
         };
         let (verified, quantity) = (self.verified(), self.quantity);

@@ -1,0 +1,188 @@
+//! Every route that changes something leaves a line in the audit: who, what, from where.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use axum::http::Request;
+use serde_json::{Value, json};
+
+use super::{PASSWORD, Site};
+use crate::api::table::{Method, OPERATIONS};
+
+/// Routes that take a POST and are no change by a person: logins, questions, what workers tell of their tasks, which the
+/// orders' own stories keep, and purchases, whose lines a test of their own looks at.
+const NO_CHANGE: &[&str] = &[
+    "/auth/login",
+    "/auth/refresh",
+    "/auth/nonce",
+    "/auth/appliance",
+    "/auth/validate",
+    "/action-links/look",
+    "/join",
+    "/account-hooks/{id}/purchase",
+    "/tasks/claim",
+    "/tasks/{id}/report",
+];
+
+/// Calls routes, each as a person would, and keeps which were audited.
+struct Walk {
+    site: Site,
+    walked: BTreeSet<String>,
+}
+
+impl Walk {
+    async fn lines(&self) -> Vec<Value> {
+        let (_, audit) = self.site.get("/audit?limit=500", &self.site.admin).await;
+        audit["items"].as_array().unwrap().clone()
+    }
+
+    /// Posts to a route of the table whose `{…}` are replaced by `ids`.
+    async fn post(&mut self, route: &str, ids: &[&str], body: Value) -> Value {
+        let before = self.lines().await.len();
+        let mut path = route.to_owned();
+        for id in ids {
+            let (from, to) = (path.find('{').unwrap(), path.find('}').unwrap());
+            path.replace_range(from..=to, id);
+        }
+        let from: SocketAddr = "192.0.2.7:1234".parse().unwrap();
+        let request = Request::builder()
+            .method("POST")
+            .uri(format!("/api/v1{path}"))
+            .extension(ConnectInfo(from))
+            .header("authorization", format!("Bearer {}", self.site.admin));
+        let (status, answer) = self.site.send(request.body(Body::from(body.to_string())).unwrap()).await;
+        assert!(status.is_success(), "{path}: {status} {answer}");
+        let lines = self.lines().await;
+        assert!(lines.len() > before, "{path} left no line in the audit");
+        let line = &lines[0];
+        assert_eq!(
+            (&line["who"], &line["address"]),
+            (&json!("admin"), &json!("192.0.2.7")),
+            "{path}: {line}"
+        );
+        assert!(!line["action"].as_str().unwrap().is_empty() && !line["object"].as_str().unwrap().is_empty());
+        self.walked.insert(route.to_owned());
+        answer
+    }
+
+    /// As [`Walk::post`]; gives the id of what was made.
+    async fn make(&mut self, route: &str, body: Value) -> String {
+        self.post(route, &[], body).await["id"].as_str().unwrap().to_owned()
+    }
+
+    async fn people(&mut self) {
+        let channel = json!({"slug": "north"});
+        self.make("/channels", channel).await;
+        let organization = self.make("/organizations", json!({"name": "School"})).await;
+        self.post("/organizations/{id}/units", &[&organization], json!({"add": 5})).await;
+        let user = self.make("/users", json!({"username": "eve", "role": "manager"})).await;
+        for (act, body) in [
+            ("invite", json!({})),
+            ("reset", json!({})),
+            ("password", json!({"password": PASSWORD})),
+            ("expiry", json!({"expires": "2100-01-01T00:00:00Z"})),
+            ("disable", json!({})),
+            ("enable", json!({})),
+            ("anonymise", json!({})),
+        ] {
+            self.post(&format!("/users/{{id}}/{act}"), &[&user], body).await;
+        }
+        let key = self.make("/api-keys", json!({"name": "shop"})).await;
+        self.post("/api-keys/{id}/revoke", &[&key], json!({})).await;
+        self.post("/keys/rotate", &[], json!({})).await;
+        let hook = self.make("/account-hooks", json!({"name": "web"})).await;
+        self.post("/account-hooks/{id}/revoke", &[&hook], json!({})).await;
+    }
+
+    async fn orders(&mut self) {
+        let configuration = self.make("/configurations", json!({"name": "School", "recipe": {}})).await;
+        let creator = self.site.user("maker", "creator", &[]).await;
+        let auto = self.make("/auto-images", json!({"name": "wiki", "configuration": configuration})).await;
+        for (act, body) in
+            [("update", json!({"every_days": 7})), ("trigger", json!({})), ("delete", json!({}))]
+        {
+            self.post(&format!("/auto-images/{{id}}/{act}"), &[&auto], body).await;
+        }
+        let order = json!({"configuration": configuration, "kind": "virtual"});
+        let link = self.make("/orders", order.clone()).await;
+        self.site.create_image(&creator, 1 << 20).await;
+        let made = self.post("/orders/{id}/action-links", &[&link], json!({"act": "extend"})).await;
+        self.post("/action-links/use", &[], json!({"token": made["token"]})).await;
+        self.post("/orders/{id}/extend", &[&link], json!({})).await;
+        self.post("/orders/{id}/expire", &[&link], json!({})).await;
+        self.post("/orders/{id}/anonymise", &[&link], json!({})).await;
+        self.site.scheduler.tell_links().await.unwrap();
+        self.post("/orders/{id}/delete", &[&link], json!({})).await;
+
+        let failed = self.make("/orders", order).await;
+        let task = self.site.made("/tasks/claim", &creator, json!({})).await;
+        let path = format!("/tasks/{}/report", task["task"].as_str().unwrap());
+        let failure = json!({"state": "failed", "reason": "no", "permanent": true});
+        self.site.made(&path, &creator, failure).await;
+        self.post("/orders/{id}/retry", &[&failed], json!({})).await;
+        self.post("/orders/{id}/cancel", &[&failed], json!({})).await;
+    }
+
+    async fn bench(&mut self) {
+        self.make("/join-tokens", json!({})).await;
+        let order = self.site.order(&self.site.admin, json!({"quantity": 1})).await;
+        let creator = self.site.login("maker", PASSWORD).await;
+        self.site.create_image(&creator, 1 << 20).await;
+        let id = {
+            let mut bench = self.site.appliance(1).await;
+            let lease = self.site.leases(bench.id).await.remove(0);
+            let fact = bench.verified(&lease, 1, 1);
+            bench.tell(fact).await;
+            let topic = format!("cardshop/1/appliance/{}/slot/s01/state", bench.id);
+            let state = json!({
+                "boot": 1, "n": 1, "state": "wanted", "led": {"pattern": "breathe_slow", "colour": "blue"},
+                "since": "2026-11-23T00:00:00Z"
+            });
+            let payload = state.to_string().into_bytes();
+            let message = crate::effects::inbox::Incoming { topic, payload, retained: true };
+            self.site.scheduler.take_message(message).await;
+            bench.id.to_string()
+        };
+        self.post("/orders/{id}/ship", &[&order.to_string()], json!({})).await;
+        self.post("/slots/{appliance}/{slot}/hold", &[&id, "s01"], json!({"reason": "dust"})).await;
+        self.post("/slots/{appliance}/{slot}/resume", &[&id, "s01"], json!({})).await;
+        self.post("/appliances/{id}/reject", &[&id], json!({})).await;
+        self.post("/appliances/{id}/approve", &[&id], json!({})).await;
+    }
+
+    /// What ends the walker's own login comes last.
+    async fn own_password(&mut self) {
+        let ada = json!({"username": "ada", "password": PASSWORD, "role": "staff"});
+        self.make("/users", ada).await;
+        let ada = self.site.login("ada", PASSWORD).await;
+        let before = self.lines().await.len();
+        let change = json!({"old": PASSWORD, "new": "another password"});
+        self.site.made("/me/password", &ada, change).await;
+        let (_, users) = self.site.get("/users", &self.site.admin).await;
+        let ada = users["items"].as_array().unwrap().iter().find(|u| u["username"] == "ada").unwrap();
+        let path = format!("/users/{}/reset", ada["id"].as_str().unwrap());
+        let reset = self.site.made(&path, &self.site.admin, json!({})).await;
+        let set = json!({"token": reset["token"], "password": PASSWORD});
+        self.site.made("/auth/password", "", set).await;
+        let lines = self.lines().await;
+        let told: Vec<_> = lines[..lines.len() - before].iter().map(|l| (&l["who"], &l["action"])).collect();
+        assert!(told.contains(&(&json!("ada"), &json!("user.change-password"))), "{told:?}");
+        assert!(told.contains(&(&json!("ada"), &json!("user.password-by-link"))), "{told:?}");
+        self.walked.extend(["/me/password", "/auth/password"].map(str::to_owned));
+    }
+}
+
+#[tokio::test]
+async fn every_change_is_in_the_audit_with_who_did_what_from_where() {
+    let mut walk = Walk { site: Site::new().await, walked: BTreeSet::new() };
+    walk.people().await;
+    walk.orders().await;
+    walk.bench().await;
+    walk.own_password().await;
+    let changing = OPERATIONS.iter().filter(|o| o.method == Method::Post).map(|o| &o.path["/api/v1".len()..]);
+    let changing: BTreeSet<String> =
+        changing.filter(|path| !NO_CHANGE.contains(path)).map(str::to_owned).collect();
+    assert_eq!(walk.walked, changing, "a route that changes something is not walked here");
+}
