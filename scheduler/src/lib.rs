@@ -90,6 +90,9 @@ pub enum SchedulerError {
     /// Too many failures: wait.
     #[error("too many failed attempts: wait a minute")]
     TooManyAttempts,
+    /// The site is being maintained.
+    #[error("{0}")]
+    Maintenance(String),
     /// Too much at once: try again.
     #[error("the scheduler is busy: try again in a few seconds")]
     Busy,

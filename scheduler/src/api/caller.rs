@@ -8,13 +8,14 @@ use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode, header};
-use cardshop_protocol::ids::{ApplianceId, SlotId};
+use cardshop_protocol::ids::{ApplianceId, SlotId, TaskId};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::MAX_BODY;
 use super::error::ApiError;
 use crate::core::rights::Principal;
+use crate::core::task_log::LogKind;
 use crate::{Once, PageRequest, Scheduler, SchedulerError};
 
 /// The cookie that the manager's pages set; taken for GET only, so that no other site can make a change with it.
@@ -139,6 +140,19 @@ impl<T: FromStr + Send> FromRequestParts<Scheduler> for Id<T> {
         let path = axum::extract::Path::<String>::from_request_parts(parts, state).await;
         let text = path.map_err(|_| SchedulerError::NotFound("object"))?.0;
         Ok(Self(text.parse().map_err(|_| SchedulerError::NotFound("object"))?))
+    }
+}
+
+/// Task and kind of log in the path.
+pub(super) struct LogPath(pub(super) TaskId, pub(super) LogKind);
+
+impl FromRequestParts<Scheduler> for LogPath {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &Scheduler) -> Result<Self, ApiError> {
+        let none = || SchedulerError::NotFound("log");
+        let path = axum::extract::Path::<(String, String)>::from_request_parts(parts, state).await;
+        let (task, kind) = path.map_err(|_| none())?.0;
+        Ok(Self(task.parse().map_err(|_| none())?, kind.parse().map_err(|_| none())?))
     }
 }
 

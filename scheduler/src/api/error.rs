@@ -48,6 +48,7 @@ impl From<SchedulerError> for ApiError {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too_large", "Too large to be kept")
             }
             E::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "Busy"),
+            E::Maintenance(_) => (StatusCode::SERVICE_UNAVAILABLE, "maintenance", "Being maintained"),
             E::Unreachable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unreachable", "A service is away"),
             E::Store(_) | E::Config(_) | E::NoRandomness(_) => {
                 tracing::error!(error = detail, "a request failed");

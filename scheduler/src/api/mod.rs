@@ -15,6 +15,7 @@ mod live;
 mod openapi;
 mod orders;
 mod organizations;
+mod site;
 pub(crate) mod table;
 mod tasks;
 mod users;
@@ -47,6 +48,7 @@ impl Scheduler {
             .merge(tasks::routes())
             .merge(appliances::routes())
             .merge(live::routes())
+            .merge(site::routes())
             .merge(openapi::routes())
             .fallback(error::no_such_path)
             .method_not_allowed_fallback(error::no_such_method);

@@ -12,16 +12,21 @@ use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::core::account_hook::{AccountHook, Purchase};
 use crate::core::auto_image::AutoImageView;
-use crate::core::documents::{Audit, ChannelDocument, Configuration, Media, Story, WarehouseDocument};
+use crate::core::documents::{
+    Audit, ChannelDocument, Configuration, Maintenance, Media, Story, WarehouseDocument,
+};
+use crate::core::estimate::Estimate;
 use crate::core::explain::Explanation;
 use crate::core::order::OrderStatus;
 use crate::core::rights::{Action, Principal};
 use crate::core::units::Organization;
 use crate::core::views::{
     ActionLink, ActionLinkView, ApiKeyView, ApplianceView, CardView, HookAnswer, ImageView, JoinTokenView,
-    LinkToken, NewAccountHook, NewActionLink, NewApiKey, NewJoinToken, NewPassword, OrderView, Rotation,
-    SlotHoldView, TaskView, UseLink, UserView, ValidToken, Validate,
+    LinkToken, LoadView, LogPiece, LogView, NewAccountHook, NewActionLink, NewApiKey, NewJoinToken,
+    NewPassword, OrderView, PresenceView, Rotation, SlotHoldView, TaskView, UseLink, UserView, ValidToken,
+    Validate,
 };
+use crate::effects::jobs::JobView;
 
 /// Makes a schema.
 pub(crate) type Shape = fn(&mut SchemaGenerator) -> Schema;
@@ -77,7 +82,7 @@ pub(crate) struct Operation {
 }
 
 use Access::{Known, May, Open};
-use Action::{Administer, Create, Enrol, Look, Order, Ship, Tend, Watch};
+use Action::{Administer, Create, Enrol, Log, Look, Order, Ship, Tend, Watch};
 
 const fn get(path: &'static str, access: Access, summary: &'static str, shape: Shape) -> Operation {
     let answer = Answer::Json(200, shape);
@@ -186,6 +191,19 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     act("/api/v1/orders/{id}/extend", May(Order), "Keep the link longer", of::<OrderView>),
     with(act("/api/v1/orders/{id}/ship", May(Ship), "Say what was sent", of::<OrderView>), shipment),
     get("/api/v1/orders/{id}/explain", May(Watch), "The order's story in sentences", of::<Explanation>),
+    get("/api/v1/load", May(Watch), "What there is to do and who is there", of::<LoadView>),
+    get("/api/v1/orders/{id}/estimate", May(Watch), "Its place in the queue and its end", of::<Estimate>),
+    get("/api/v1/presence", May(Look), "Who works here and who calls for help", of::<Page<PresenceView>>),
+    get("/api/v1/jobs", May(Administer), "What runs by itself, and how it went", of::<Page<JobView>>),
+    act("/api/v1/jobs/{id}/run", May(Administer), "Run a job now", of::<JobView>),
+    get("/api/v1/maintenance", Known, "Whether the site is being maintained", of::<Maintenance>),
+    with(act("/api/v1/maintenance", May(Administer), "Begin or end it", of::<Maintenance>), maintenance),
+    with(act("/api/v1/tasks/{id}/log", May(Log), "Add to a task's log", of::<LogView>), of::<LogPiece>),
+    get("/api/v1/tasks/{id}/logs", May(Look), "The logs of a task", of::<Page<LogView>>),
+    Operation {
+        answer: Answer::Text("text/plain"),
+        ..get("/api/v1/tasks/{id}/logs/{kind}", May(Look), "One log", text)
+    },
     list("/api/v1/auto-images", May(Look), "Images made on a schedule", of::<Page<AutoImageView>>),
     make(
         "/api/v1/auto-images",
@@ -441,6 +459,14 @@ fn order(_: &mut SchemaGenerator) -> Schema {
             "name": {"type": ["string", "null"]},
             "priority": {"type": ["integer", "null"], "minimum": i32::MIN, "maximum": i32::MAX},
         },
+    })
+}
+
+fn maintenance(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["on"],
+        "properties": {"on": {"type": "boolean"}, "reason": {"type": ["string", "null"]}},
     })
 }
 

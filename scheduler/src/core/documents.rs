@@ -207,6 +207,17 @@ pub(crate) struct FormerName {
     pub(crate) at: Timestamp,
 }
 
+/// Whether the site is being maintained.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Maintenance {
+    /// Nothing new begins.
+    pub on: bool,
+    /// Why.
+    pub reason: Option<String>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+}
+
 /// A link that was used: it is good once.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct UsedLink {

@@ -59,6 +59,8 @@ pub(crate) struct Site<'a> {
     pub(crate) workers: &'a [Worker],
     /// What each appliance was told last, approved or not.
     pub(crate) told: &'a BTreeMap<ApplianceId, Desired>,
+    /// Nothing new begins: what is leased is kept.
+    pub(crate) paused: bool,
     /// Keys that sign indexes.
     pub(crate) index_keys: &'a [PublicKey],
     /// Sender's name by channel.
@@ -93,7 +95,7 @@ pub(crate) fn plan(site: &Site<'_>, now: Timestamp, next_id: &mut dyn FnMut() ->
             }
         }
     }
-    for order in by_priority(site.orders) {
+    for order in by_priority(site.orders).into_iter().filter(|_| !site.paused) {
         share_out(order, site, now, &mut leases, &mut plan.granted, next_id);
     }
     for worker in site.workers {

@@ -51,6 +51,7 @@ impl Bench {
             unshipped: &[],
             workers,
             told: &self.told,
+            paused: false,
             index_keys: &[],
             shops: &shops,
             slots: &self.slots,

@@ -43,6 +43,8 @@ pub enum Action {
     Enrol,
     /// Claim creation tasks.
     Create,
+    /// Add to the log of the own task.
+    Log,
     /// Users, channels, audit.
     Administer,
 }
@@ -72,7 +74,7 @@ impl Principal {
                 Action::Look => &[ApiRight::Order, ApiRight::Ship],
                 Action::Order => &[ApiRight::Order],
                 Action::Ship => &[ApiRight::Ship],
-                Action::Tend | Action::Enrol | Action::Create | Action::Administer => &[],
+                Action::Tend | Action::Enrol | Action::Create | Action::Log | Action::Administer => &[],
             };
             return needed.iter().any(|right| rights.contains(right));
         }
@@ -81,6 +83,7 @@ impl Principal {
             Action::Look | Action::Ship | Action::Tend => &[Staff, Manager, Operator],
             Action::Order | Action::Enrol => &[Staff, Manager],
             Action::Create => &[Creator],
+            Action::Log => &[Creator, Role::Appliance],
             Action::Administer => &[Staff],
         };
         roles.contains(&self.role)

@@ -2,7 +2,7 @@
 
 use cardshop_protocol::api::{CardRecord, CreationPhase, Membership};
 use cardshop_protocol::ids::{ApplianceId, Channel, ImageId, ObjectId, OrderId, SlotId, TaskId};
-use cardshop_protocol::message::{Alert, Hardware, Info, Presence, WritePhase};
+use cardshop_protocol::message::{Alert, Hardware, Info, Presence, SlotStatus, WritePhase};
 use cardshop_protocol::time::Timestamp;
 use cardshop_protocol::token::{ApiRight, Role};
 use schemars::JsonSchema;
@@ -16,6 +16,7 @@ use super::order::{
     ImageHold, Order, OrderImage, OrderKind, OrderStatus, OrderedMedia, Shipment, StatusChange, TaskStatus,
 };
 use super::purpose::LinkAct;
+use super::task_log::{LogKind, TaskLog};
 
 /// An order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -618,4 +619,85 @@ pub struct HookAnswer {
     pub made: bool,
     /// Sets the first password, while nobody has set one.
     pub token: Option<String>,
+}
+
+/// What the site has to do, and who is there for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LoadView {
+    /// Orders that wait for a creator.
+    pub waiting: usize,
+    /// Images that are being made.
+    pub building: usize,
+    /// Creators that are there.
+    pub creators: usize,
+    /// Cards that are wanted now.
+    pub cards_wanted: u64,
+    /// Appliances that are there.
+    pub appliances: usize,
+    /// Their slots.
+    pub slots: usize,
+    /// Half of the last images took less, seconds.
+    pub image_p50_s: Option<u64>,
+    /// Nine of ten took less.
+    pub image_p90_s: Option<u64>,
+    /// Half of the last cards took less, seconds.
+    pub card_p50_s: Option<u64>,
+    /// Nine of ten took less.
+    pub card_p90_s: Option<u64>,
+}
+
+/// Somebody that works here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PresenceView {
+    /// Login name or appliance id.
+    pub id: String,
+    /// `creator` or `appliance`.
+    pub kind: String,
+    /// What people call it.
+    pub label: String,
+    /// Channels it works for; none for a creator means all.
+    pub channels: Vec<Channel>,
+    /// It is there.
+    pub online: bool,
+    /// When it was heard last.
+    pub seen: Option<Timestamp>,
+    /// What a creator works at.
+    pub task: Option<TaskId>,
+    /// What an appliance's slots do.
+    pub slots: std::collections::BTreeMap<SlotId, SlotStatus>,
+    /// What is wrong with it: a person has to come.
+    pub sos: Vec<String>,
+}
+
+/// `POST /tasks/{id}/log`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct LogPiece {
+    /// Of which log.
+    pub kind: LogKind,
+    /// Bytes that were sent before this piece.
+    pub offset: u64,
+    /// Lines.
+    pub text: String,
+}
+
+/// A log, without its text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogView {
+    /// Of which task.
+    pub task: TaskId,
+    /// Of what.
+    pub kind: LogKind,
+    /// Bytes it was given so far: where the next piece begins.
+    pub size: u64,
+    /// Bytes at its beginning that are not kept any more.
+    pub dropped: u64,
+    /// When it grew last.
+    pub changed: Timestamp,
+}
+
+impl From<&TaskLog> for LogView {
+    fn from(log: &TaskLog) -> Self {
+        let size = log.size();
+        Self { task: log.task, kind: log.kind, size, dropped: log.dropped, changed: log.changed }
+    }
 }

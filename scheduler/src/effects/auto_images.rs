@@ -303,6 +303,9 @@ impl Scheduler {
     }
 
     async fn build_auto_image(&self, stored: Stored<AutoImage>) -> Result<(), SchedulerError> {
+        if self.maintenance()?.on {
+            return Ok(());
+        }
         let auto = &stored.value;
         let builder = Principal {
             sub: BUILDER.into(),

@@ -11,6 +11,7 @@ use super::index::ImageFault;
 use super::users::LOCAL_CREATOR;
 use crate::core::documents::{ChannelDocument, Media, OrderRecipe};
 use crate::core::order::{Answer, Input, Order};
+use crate::core::queue::queue;
 use crate::core::rights::{Action, Principal};
 use crate::store::Batch;
 use crate::{Scheduler, SchedulerError};
@@ -21,7 +22,7 @@ pub(crate) const MAX_WAIT_S: u32 = 30;
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Scheduler {
-    /// The oldest creation task of the caller's channels; waits up to `wait_s` (at most 30) seconds for one.
+    /// The next creation task of the caller's channels, by priority and in turn; waits up to `wait_s` (at most 30) seconds for one.
     ///
     /// # Errors
     /// `NotAllowed` for anybody but a creator.
@@ -52,29 +53,46 @@ impl Scheduler {
 
     async fn try_claim(&self, caller: &Principal) -> Result<Option<CreationTask>, SchedulerError> {
         let now = self.now();
+        self.see_creator(caller, None);
+        if self.maintenance()?.on {
+            return Ok(None);
+        }
         // A private channel is served by those who name it, and by the site's own creator.
         let is_general = caller.channels.is_empty() && caller.sub != LOCAL_CREATOR;
         let channels = if is_general { self.all::<ChannelDocument>(None)? } else { Vec::new() };
         let private: Vec<_> = channels.into_iter().filter(|c| c.private).map(|c| c.slug).collect();
-        let claimed = self.inner.store.claim::<Order, Order>(("shelf", "build"), |stored| {
-            let channel = &stored.value.channel;
-            if !caller.sees(channel) || (is_general && private.contains(channel)) {
-                return None;
+        let serves =
+            |order: &Order| caller.sees(&order.channel) && !(is_general && private.contains(&order.channel));
+        let build = self.all::<Order>(Some(("shelf", "build")))?;
+        // Whose lease is over waits again, which its document says only once somebody looked.
+        let due: Vec<Order> = build.iter().map(|order| order.at(now)).collect();
+        let mut claimed = None;
+        for next in queue(&due, now).into_iter().filter(|order| serves(order)) {
+            let taken = self.inner.store.claim::<Order, Order>(("shelf", "build"), |stored| {
+                if stored.value.id != next.id {
+                    return None;
+                }
+                let mut order = stored.value.clone();
+                let mut notes = Vec::new();
+                order.step(now, Input::Claim { owner: caller.sub.clone() }, &mut notes).ok()?;
+                let mut batch = Batch::new();
+                batch.update(stored, &order);
+                self.add_story(&order, notes, &mut batch);
+                Some((batch, order))
+            });
+            // None: another creator was faster.
+            claimed = taken.await?;
+            if claimed.is_some() {
+                break;
             }
-            let mut order = stored.value.clone();
-            let mut notes = Vec::new();
-            order.step(now, Input::Claim { owner: caller.sub.clone() }, &mut notes).ok()?;
-            let mut batch = Batch::new();
-            batch.update(stored, &order);
-            self.add_story(&order, notes, &mut batch);
-            Some((batch, order))
-        });
-        let Some(order) = claimed.await? else { return Ok(None) };
+        }
+        let Some(order) = claimed else { return Ok(None) };
         self.inner.metrics.tasks_claimed.add();
         self.announce_order(&order);
         let recipe = self.inner.store.get::<OrderRecipe>(&order.id.to_string())?;
         let recipe = recipe.ok_or(SchedulerError::NotFound("recipe"))?.value.recipe;
         let task = TaskId::creation(order.id);
+        self.see_creator(caller, Some(task));
         Ok(Some(CreationTask {
             task,
             name: order.file_name(),
@@ -117,6 +135,7 @@ impl Scheduler {
             return Err(SchedulerError::NotFound("creation task"));
         }
         self.order_of(caller, task.order)?;
+        self.see_creator(caller, Some(task));
         let owner = caller.sub.clone();
         let input = Input::Report { owner: owner.clone(), report };
         let (order, answer) = self.step_order(task.order, input, |_, _, _| {}).await?;

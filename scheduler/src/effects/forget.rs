@@ -13,6 +13,7 @@ use crate::core::documents::{
 };
 use crate::core::order::{Order, Refusal};
 use crate::core::rights::{Action, Principal};
+use crate::core::task_log::TaskLog;
 use crate::core::views::{OrderView, UserView};
 use crate::store::{Batch, Document, Select, StoreError, Stored};
 use crate::{Scheduler, SchedulerError};
@@ -87,6 +88,7 @@ impl Scheduler {
         self.let_image_go(&order).await?;
         let text = id.to_string();
         self.rewrite::<Story>(Some(("order", &text)), |_| Fate::Goes).await?;
+        self.rewrite::<TaskLog>(Some(("order", &text)), |_| Fate::Goes).await?;
         self.rewrite::<Grant>(Some(("order", &text)), |_| Fate::Goes).await?;
         let mut batch = self.audited(caller, "order.delete", &text);
         batch.remove::<OrderRecipe>(&text).remove::<Order>(&text);

@@ -22,10 +22,13 @@ pub(crate) mod homeassistant;
 pub(crate) mod idempotency;
 pub(crate) mod inbox;
 pub(crate) mod index;
+pub(crate) mod jobs;
 pub(crate) mod join;
 pub(crate) mod keys;
 pub(crate) mod link;
 pub(crate) mod live;
+pub(crate) mod load;
+pub(crate) mod maintenance;
 pub(crate) mod metrics;
 pub(crate) mod orders;
 pub(crate) mod organizations;
@@ -35,6 +38,7 @@ pub(crate) mod planner;
 pub(crate) mod retained;
 pub(crate) mod shelf;
 pub(crate) mod start;
+pub(crate) mod task_logs;
 pub(crate) mod tasks;
 pub(crate) mod timers;
 pub(crate) mod tokens;
@@ -62,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) key_uses: Mutex<api_keys::KeyUses>,
     pub(crate) nonces: Mutex<join::Nonces>,
     pub(crate) picture: Mutex<Picture>,
+    pub(crate) creators: Mutex<load::Creators>,
+    pub(crate) jobs: jobs::Jobs,
     pub(crate) live: live::Live,
     pub(crate) retained: retained::Retained,
     pub(crate) reflexes: commands::Reflexes,

@@ -99,6 +99,7 @@ impl Scheduler {
         if let Some(answer) = self.answered(once.as_ref()).await? {
             return Ok(answer);
         }
+        self.must_not_rest(caller)?;
         for _ in 0..MAX_TRIES {
             match self.place_order(caller, body.clone(), once.clone(), |_, _| {}).await {
                 // Another order of the organization was placed meanwhile.

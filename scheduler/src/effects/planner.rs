@@ -32,6 +32,7 @@ impl Scheduler {
             unshipped: &unshipped,
             workers: &self.workers()?,
             told: &desired,
+            paused: self.maintenance()?.on,
             index_keys: &self.index_keys(),
             shops: &shops,
             slots: &self.desired_slots()?,

@@ -12,6 +12,7 @@ use super::accounts::Throttles;
 use super::catalogue::unique_slug;
 use super::clock::{Clock, Ids, check_randomness};
 use super::commands::Reflexes;
+use super::jobs::Jobs;
 use super::join::Nonces;
 use super::keys::Keys;
 use super::link::BrokerAddress;
@@ -84,6 +85,8 @@ impl Scheduler {
             key_uses: Mutex::default(),
             nonces: Mutex::new(Nonces::default()),
             picture: Mutex::new(Picture::default()),
+            creators: Mutex::default(),
+            jobs: Jobs::default(),
             live: Live::new(started),
             retained: Retained::default(),
             reflexes: Reflexes::default(),

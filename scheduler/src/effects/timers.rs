@@ -16,14 +16,10 @@ use crate::core::token_keys::{TokenKey, is_over};
 use crate::store::{Batch, Document, Select};
 use crate::{Scheduler, SchedulerError};
 
-/// How often orders and appliances are looked at.
+/// How often it is looked what is due.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How often warehouses without pinned keys are asked.
-const ASK_EVERY: Duration = Duration::from_secs(5);
-/// How often leases are planned anew and keys published without any change.
-const REFRESH_EVERY: Duration = Duration::from_secs(60);
-/// How often old documents are cleared.
-const CLEAR_EVERY: Duration = Duration::from_secs(3600);
+/// How often leases are planned anew without any change.
+const REPLAN_EVERY: Duration = Duration::from_secs(60);
 /// Days an `Idempotency-Key` is remembered.
 const REMEMBER_DAYS: u64 = 2;
 /// Documents removed in one batch.
@@ -37,40 +33,31 @@ pub(crate) async fn run(scheduler: Scheduler, stop: watch::Receiver<bool>) {
 async fn run_warehouses(scheduler: &Scheduler, mut stop: watch::Receiver<bool>) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut asked = None;
     loop {
         tokio::select! {
             _ = look.tick() => {}
             _ = stop.changed() => return,
         }
-        report("links", scheduler.tell_links().await);
-        if due(&mut asked, ASK_EVERY) {
-            report("warehouses", scheduler.ask_warehouses().await);
-        }
+        scheduler.run_due(&["links", "warehouses"]).await;
     }
 }
 
 async fn run_own(scheduler: &Scheduler, mut stop: watch::Receiver<bool>) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let long_ago = None::<Instant>;
-    let (mut refreshed, mut cleared) = (long_ago, long_ago);
+    let mut planned = None;
     let mut presences = BTreeMap::new();
     loop {
         tokio::select! {
             _ = look.tick() => {}
             _ = stop.changed() => return,
         }
-        report("orders", scheduler.tick_orders().await);
-        report("auto-images", scheduler.tick_auto_images().await);
-        report("appliances", scheduler.notice_silence(&mut presences));
-        if due(&mut refreshed, REFRESH_EVERY) {
-            report("keys", scheduler.publish_keys());
-            report("uses of API keys", scheduler.keep_key_uses().await);
-            scheduler.inner.replan.notify_one();
+        scheduler.run_due(&["orders", "auto-images", "keys", "api-keys", "old-documents"]).await;
+        if let Err(error) = scheduler.notice_silence(&mut presences) {
+            tracing::error!(%error, "silent appliances could not be looked for; it is tried again");
         }
-        if due(&mut cleared, CLEAR_EVERY) {
-            report("old documents", scheduler.clear_old().await);
+        if due(&mut planned, REPLAN_EVERY) {
+            scheduler.inner.replan.notify_one();
         }
     }
 }
@@ -81,12 +68,6 @@ fn due(last: &mut Option<Instant>, every: Duration) -> bool {
         *last = Some(Instant::now());
     }
     due
-}
-
-fn report(what: &str, result: Result<(), SchedulerError>) {
-    if let Err(error) = result {
-        tracing::error!(%error, "the timer for {what} failed; it runs again");
-    }
 }
 
 impl Scheduler {

@@ -6,10 +6,11 @@ use crate::core::auto_image::AutoImage;
 use crate::core::blame::BenchRecord;
 use crate::core::documents::{
     ApiKey, Appliance, Applied, Audit, CardDocument, ChannelDocument, Configuration, DesiredDocument,
-    FormerName, Grant, Idempotent, JoinTokenDocument, Media, OrderRecipe, RefreshFamily, Secret, Starts,
-    Story, Unique, UsedLink, User, WarehouseDocument,
+    FormerName, Grant, Idempotent, JoinTokenDocument, Maintenance, Media, OrderRecipe, RefreshFamily, Secret,
+    Starts, Story, Unique, UsedLink, User, WarehouseDocument,
 };
 use crate::core::order::Order;
+use crate::core::task_log::TaskLog;
 use crate::core::token_keys::TokenKey;
 use crate::core::units::Organization;
 
@@ -54,6 +55,10 @@ document!("family", RefreshFamily, |d| d.id.to_string());
 document!("former-name", FormerName, |d| d.name.clone());
 document!("auto-image", AutoImage, |d| d.id.to_string());
 document!("account-hook", AccountHook, |d| d.id.to_string());
+document!("maintenance", Maintenance, |_d| "site".to_owned());
+document!("task-log", TaskLog, |d| format!("{}-{}", d.task, d.kind.name()), {
+    vec![("order", d.order.to_string())]
+});
 document!("token-key", TokenKey, |d| d.kid.clone());
 document!("used-link", UsedLink, |d| d.id.clone());
 document!("secret", Secret, |d| d.name.clone());

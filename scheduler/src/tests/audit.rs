@@ -24,7 +24,11 @@ const NO_CHANGE: &[&str] = &[
     "/account-hooks/{id}/purchase",
     "/tasks/claim",
     "/tasks/{id}/report",
+    "/tasks/{id}/log",
 ];
+
+/// Commands to an appliance, which needs a broker: the tests of the link to it look at their lines.
+const COMMANDS: &[&str] = &["identify", "eject", "retry", "release", "reboot", "logs"];
 
 /// Calls routes, each as a person would, and keeps which were audited.
 struct Walk {
@@ -92,6 +96,8 @@ impl Walk {
         let key = self.make("/api-keys", json!({"name": "shop"})).await;
         self.post("/api-keys/{id}/revoke", &[&key], json!({})).await;
         self.post("/keys/rotate", &[], json!({})).await;
+        self.post("/jobs/{id}/run", &["keys"], json!({})).await;
+        self.post("/maintenance", &[], json!({"on": false})).await;
         let hook = self.make("/account-hooks", json!({"name": "web"})).await;
         self.post("/account-hooks/{id}/revoke", &[&hook], json!({})).await;
     }
@@ -148,6 +154,7 @@ impl Walk {
         self.post("/orders/{id}/ship", &[&order.to_string()], json!({})).await;
         self.post("/slots/{appliance}/{slot}/hold", &[&id, "s01"], json!({"reason": "dust"})).await;
         self.post("/slots/{appliance}/{slot}/resume", &[&id, "s01"], json!({})).await;
+        self.post("/slots/{appliance}/{slot}/name", &[&id, "s01"], json!({"name": "A"})).await;
         self.post("/appliances/{id}/reject", &[&id], json!({})).await;
         self.post("/appliances/{id}/approve", &[&id], json!({})).await;
     }
@@ -174,6 +181,11 @@ impl Walk {
     }
 }
 
+fn is_command(path: &str) -> bool {
+    let to_appliance = path.starts_with("/slots/") || path.starts_with("/appliances/");
+    to_appliance && COMMANDS.iter().any(|command| path.ends_with(&format!("/{command}")))
+}
+
 #[tokio::test]
 async fn every_change_is_in_the_audit_with_who_did_what_from_where() {
     let mut walk = Walk { site: Site::new().await, walked: BTreeSet::new() };
@@ -183,6 +195,6 @@ async fn every_change_is_in_the_audit_with_who_did_what_from_where() {
     walk.own_password().await;
     let changing = OPERATIONS.iter().filter(|o| o.method == Method::Post).map(|o| &o.path["/api/v1".len()..]);
     let changing: BTreeSet<String> =
-        changing.filter(|path| !NO_CHANGE.contains(path)).map(str::to_owned).collect();
+        changing.filter(|path| !NO_CHANGE.contains(path) && !is_command(path)).map(str::to_owned).collect();
     assert_eq!(walk.walked, changing, "a route that changes something is not walked here");
 }

@@ -21,6 +21,7 @@ const MAY: &[(Action, &[&str])] = &[
     (Action::Tend, &["staff", "manager", "operator"]),
     (Action::Enrol, &["staff", "manager"]),
     (Action::Create, &["creator"]),
+    (Action::Log, &["creator", "appliance"]),
     (Action::Administer, &["staff"]),
 ];
 
@@ -105,6 +106,7 @@ impl Objects {
         let path = operation.path;
         let id = match path.split('/').nth(3).unwrap_or_default() {
             "tasks" => &format!("{}-image", self.order),
+            "jobs" => "api-keys",
             "users" => &self.user,
             "auto-images" => &self.auto_image,
             "account-hooks" => &self.account_hook,
@@ -114,7 +116,11 @@ impl Objects {
             "appliances" => &self.appliance,
             _ => &self.order,
         };
-        let path = path.replace("{name}", "wiki").replace("{id}", id).replace("{uid}", &self.card);
+        let path = path
+            .replace("{kind}", "build")
+            .replace("{name}", "wiki")
+            .replace("{id}", id)
+            .replace("{uid}", &self.card);
         path.replace("{appliance}", &self.appliance).replace("{slot}", "s01")
     }
 }
@@ -196,7 +202,7 @@ async fn each_route_serves_each_role_and_channel_as_the_table_says() {
 }
 
 /// An access token of the appliance that [`objects`] made.
-async fn appliance_token(site: &Site) -> String {
+pub(super) async fn appliance_token(site: &Site) -> String {
     let key = SigningKey::from_bytes(&[1; 32]);
     let appliance = cardshop_protocol::keys::appliance_id(&key.verifying_key());
     let nonce = site.made("/auth/nonce", "", json!({"appliance": appliance})).await;

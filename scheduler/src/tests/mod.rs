@@ -12,6 +12,7 @@ mod join;
 mod life;
 mod link;
 mod live;
+mod load;
 mod matrix;
 mod metrics;
 mod openapi;

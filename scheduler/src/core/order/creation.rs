@@ -42,6 +42,10 @@ impl Order {
         }
     }
 
+    pub(super) fn end_lost_lease_quietly(&mut self, now: Timestamp) {
+        self.end_lost_lease(now, &mut Notes::new(&mut Vec::new()));
+    }
+
     pub(super) fn claim(
         &mut self,
         now: Timestamp,

@@ -382,6 +382,13 @@ impl Order {
         self.canceled.is_none() && self.verified() > self.shipped()
     }
 
+    /// As it is at `now`: a lease that is over has ended.
+    pub(crate) fn at(&self, now: Timestamp) -> Self {
+        let mut order = self.clone();
+        order.end_lost_lease_quietly(now);
+        order
+    }
+
     /// True when a creator may claim its creation task at `now`.
     pub fn is_claimable(&self, now: Timestamp) -> bool {
         self.canceled.is_none()

@@ -93,7 +93,10 @@ pub(crate) struct Note {
 /// The story of one step as it grows.
 pub(super) struct Notes<'a>(&'a mut Vec<Note>);
 
-impl Notes<'_> {
+impl<'a> Notes<'a> {
+    pub(super) fn new(notes: &'a mut Vec<Note>) -> Self {
+        Self(notes)
+    }
     pub(super) fn add(&mut self, kind: &'static str, text: impl Into<String>) {
         self.0.push(Note { kind, text: text.into(), appliance: None });
     }
