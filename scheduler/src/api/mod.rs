@@ -20,11 +20,14 @@ pub(crate) mod table;
 mod tasks;
 mod users;
 
+use std::time::Instant;
+
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::Method;
+use axum::http::{HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
+use tracing::Instrument;
 
 use crate::Scheduler;
 
@@ -62,9 +65,19 @@ impl Scheduler {
     }
 }
 
+/// Counts a request and gives it an id, which its answer and every line that is logged for it have. Addresses hold no
+/// secrets: tokens are in headers and bodies; the query is not logged.
 async fn count(State(scheduler): State<Scheduler>, request: Request, next: Next) -> Response {
     scheduler.inner.metrics.requests.add();
-    next.run(request).await
+    let id = scheduler.next_id().to_string();
+    let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+    let started = Instant::now();
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    span.in_scope(|| tracing::info!(status = response.status().as_u16(), ms, "answered"));
+    let id = HeaderValue::from_str(&id).expect("an id is letters and digits");
+    response.headers_mut().insert("x-request-id", id);
+    response
 }
 
 /// A change goes on when its caller hangs up in the middle: what is stored is also announced. Not so a claim,
@@ -73,7 +86,7 @@ async fn carry_through(request: Request, next: Next) -> Response {
     if request.method() == Method::GET || request.uri().path().ends_with("/tasks/claim") {
         return next.run(request).await;
     }
-    tokio::spawn(next.run(request)).await.unwrap_or_else(|error| {
+    tokio::spawn(next.run(request).in_current_span()).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a request broke off");
         error::broke_off().into_response()
     })

@@ -176,6 +176,11 @@ mod tests {
         };
         assert_eq!(guess(&order, at(30)), Some(at(100)));
         assert_eq!(guess(&order, at(130)), Some(at(130)), "any moment now");
+        for now in [50, 100] {
+            let phase = cardshop_protocol::api::CreationPhase::Building;
+            let report = cardshop_protocol::api::CreationReport::Running { phase, done: 1, total: 2 };
+            order.step(at(now), Input::Report { owner: "c".into(), report }, &mut Vec::new()).unwrap();
+        }
         let image = OrderImage { id: cardshop_protocol::ids::ImageId([1; 32]), size: 9, data_bytes: 9 };
         order.step(at(140), Input::ImageChecked { owner: "c".into(), image }, &mut Vec::new()).unwrap();
         assert_eq!(guess(&order, at(141)), None);

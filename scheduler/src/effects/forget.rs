@@ -90,9 +90,17 @@ impl Scheduler {
         self.rewrite::<Story>(Some(("order", &text)), |_| Fate::Goes).await?;
         self.rewrite::<TaskLog>(Some(("order", &text)), |_| Fate::Goes).await?;
         self.rewrite::<Grant>(Some(("order", &text)), |_| Fate::Goes).await?;
-        let mut batch = self.audited(caller, "order.delete", &text);
-        batch.remove::<OrderRecipe>(&text).remove::<Order>(&text);
-        self.inner.store.apply(batch).await?;
+        let decide = || {
+            let stored = self.inner.store.get::<Order>(&text)?;
+            let stored = stored.ok_or(SchedulerError::NotFound("order"))?;
+            self.must_have_ended(&stored.value)?;
+            let mut batch = self.audited(caller, "order.delete", &text);
+            // The update holds the batch to the version that had ended: somebody may retry a failed order right now.
+            batch.update(&stored, &stored.value);
+            batch.remove::<OrderRecipe>(&text).remove::<Order>(&text);
+            Ok((Some(batch), stored.value))
+        };
+        let (order, _) = self.change(decide).await?;
         Ok(OrderView::new(&order, self.now()))
     }
 

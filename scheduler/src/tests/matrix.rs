@@ -70,6 +70,8 @@ pub(super) async fn objects(site: &Site) -> Objects {
     let manager = site.user("first-manager", "manager", &["default"]).await;
     let order = site.order(&manager, json!({})).await;
     site.create_image(&creator, 1 << 20).await;
+    let piece = json!({"kind": "build", "offset": 0, "text": "made\n"});
+    site.made(&format!("/tasks/{order}-image/log"), &creator, piece).await;
     let mut bench = site.appliance(1).await;
     let lease = site.leases(bench.id).await.remove(0);
     let fact = bench.verified(&lease, 1, 1);

@@ -35,3 +35,15 @@ async fn each_panel_of_the_grafana_dashboard_shows_a_metric_that_is_served() {
         assert!(shown.contains(&name), "{name} is served and on no panel");
     }
 }
+
+#[tokio::test]
+async fn each_answer_has_an_id_of_its_own() {
+    let site = Site::new().await;
+    let mut ids = std::collections::BTreeSet::new();
+    for path in ["/health", "/api/v1/keys", "/api/v1/me", "/api/v1/nothing"] {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let response = site.scheduler.router().oneshot(request).await.unwrap();
+        let id = response.headers()["x-request-id"].to_str().unwrap().to_owned();
+        assert!(id.parse::<cardshop_protocol::ids::ObjectId>().is_ok() && ids.insert(id), "{path}");
+    }
+}
