@@ -224,14 +224,11 @@ impl Scheduler {
     }
 
     /// Looks at every document of a kind, or of an index value.
-    async fn rewrite<T: Document>(
+    async fn rewrite<T: Document + Clone>(
         &self,
         index: Option<(&str, &str)>,
         fate: impl Fn(T) -> Fate<T>,
-    ) -> Result<(), SchedulerError>
-    where
-        T: Clone,
-    {
+    ) -> Result<(), SchedulerError> {
         let mut after: Option<String> = None;
         loop {
             let decide = || {
