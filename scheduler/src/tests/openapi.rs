@@ -24,7 +24,7 @@ fn mounted() -> BTreeSet<String> {
             let mut parts = call.splitn(3, '"');
             let (_, route, rest) = (parts.next(), parts.next().unwrap(), parts.next().unwrap());
             let handlers = rest.split([';', '}']).next().unwrap().split(".route(").next().unwrap();
-            for (method, handler) in [("GET", "get("), ("POST", "post(")] {
+            for (method, handler) in [("GET", "get("), ("POST", "post("), ("POST", "reflex(")] {
                 if handlers.contains(handler) {
                     routes.insert(format!("{method} {below}{route}"));
                 }
