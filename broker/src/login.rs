@@ -3,7 +3,7 @@
 
 use cardshop_protocol::keys::KeyList;
 use cardshop_protocol::time::Timestamp;
-use cardshop_protocol::token::{Claims, TokenError, verify};
+use cardshop_protocol::token::{Claims, Role, TokenError, verify};
 
 use crate::codec::{Connect, Version};
 use crate::filter::check_topic;
@@ -94,8 +94,11 @@ pub(crate) fn login(
     if claims.sub != *user_name {
         return Err(LoginRefusal::OthersToken);
     }
-    // A client without an id is given the only one it may have.
-    if !connect.client_id.is_empty() && connect.client_id != *user_name {
+    // A client without an id is given the only one it may have. Schedulers may be several, with a name behind theirs.
+    let own = connect.client_id.strip_prefix(user_name.as_str());
+    let is_own =
+        own.is_some_and(|rest| rest.is_empty() || (claims.role == Role::Scheduler && rest.starts_with('-')));
+    if !connect.client_id.is_empty() && !is_own {
         return Err(LoginRefusal::ClientId);
     }
     let principal = Principal::new(&claims).ok_or(LoginRefusal::NoRights)?;

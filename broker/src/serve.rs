@@ -187,7 +187,8 @@ async fn login_and_run(
             return refuse(stream, version, refusal, &hub).await;
         }
     };
-    let taken = hub.clients.take(&principal.name, peer).await;
+    let seat = if connect.client_id.is_empty() { &principal.name } else { &connect.client_id };
+    let taken = hub.clients.take(seat, peer).await;
     let Ok((place, took_over)) = taken else {
         warn!(%peer, client = principal.name, "the session before does not leave");
         return refuse(stream, version, LoginRefusal::Busy, &hub).await;

@@ -190,3 +190,25 @@ async fn a_second_broker_on_the_same_data_or_port_is_refused() {
     assert!(matches!(error, Error::Listen { .. }), "{error}");
     shop.broker.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schedulers_may_be_several_with_a_name_behind_theirs_and_nobody_else() {
+    let data = tempdir().unwrap();
+    let shop = Shop::open(data.path()).await;
+    let scheduler = shop.token("scheduler", Role::Scheduler);
+    let named = |client_id| Hello { client_id, ..Hello::new("scheduler", &scheduler) };
+    let mut one = shop.login(&named("scheduler-1")).await;
+    let mut two = shop.login(&named("scheduler-2")).await;
+    one.ping().await;
+    two.ping().await;
+    let again = shop.login(&named("scheduler-1")).await;
+    one.is_closed().await;
+    two.ping().await;
+    again.goodbye().await;
+    let staff = shop.token("ada", Role::Staff);
+    for (user, token, client_id) in [("ada", &staff, "ada-1"), ("scheduler", &scheduler, "scheduler1")] {
+        let hello = Hello { client_id, ..Hello::new(user, token) };
+        refused(&shop, hello, BAD_CLIENT_ID, "a client id of its own").await;
+    }
+    shop.broker.shutdown().await;
+}
