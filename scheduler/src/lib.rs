@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 pub use effects::background::Background;
 pub use effects::idempotency::Once;
+pub use effects::keeping::Keeping;
 pub use effects::live::{LiveEvent, LiveFeed};
 pub use effects::paging::PageRequest;
 pub use effects::passwords::random_password;
@@ -23,7 +24,10 @@ pub use ureq::tls::RootCerts;
 
 pub use crate::core::fields::InvalidField;
 use crate::core::order::Refusal;
-pub use crate::store::StoreError;
+pub use crate::store::{
+    Loaded, PostgresAddress, StoreAddress, StoreError, TRANSITION_SIZE, export_store, import_store,
+    load_store,
+};
 
 /// How a scheduler is set up. It may hold a password, so it has no `Debug`.
 #[derive(Clone)]
@@ -47,6 +51,8 @@ pub struct Config {
     pub warehouses: Vec<String>,
     /// Password of `admin` at the first start; random and told once when `None`.
     pub admin_password: Option<String>,
+    /// Where the state is kept, and for how long.
+    pub keeping: Keeping,
 }
 
 /// The scheduler. Cheap to clone.

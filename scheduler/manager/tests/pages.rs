@@ -35,6 +35,7 @@ impl Shop {
             roots: cardshop_scheduler::RootCerts::WebPki,
             warehouses: vec!["http://127.0.0.1:1".into()],
             admin_password: None,
+            keeping: cardshop_scheduler::Keeping::default(),
         };
         let (scheduler, login) = Scheduler::open(config).await.unwrap();
         let router = scheduler.router().merge(cardshop_manager::pages(scheduler));
@@ -410,5 +411,9 @@ async fn a_screen_shows_tiles_to_whoever_has_its_key_until_that_is_ended_and_not
     assert_eq!(led_to(&shop.post(&staff, &format!("/screens/{revoke}"), "").await), "/screens?done=revoked");
     assert_eq!(shop.get("/tv", &screen).await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(shop.get("/tv/live", &screen).await.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(shop.get("/bench", &session).await.status(), StatusCode::SEE_OTHER, "an ended key is no login");
+    assert_eq!(
+        shop.get("/bench", &session).await.status(),
+        StatusCode::SEE_OTHER,
+        "an ended key is no login"
+    );
 }

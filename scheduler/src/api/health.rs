@@ -39,9 +39,12 @@ async fn metrics(State(scheduler): State<Scheduler>) -> Response {
         let online = picture.appliances().filter(|(_, p)| p.presence(now) == Presence::Online).count();
         (online as u64, picture.appliances().map(|(_, p)| p.slots.len() as u64).sum())
     };
+    let repaired = u64::from(scheduler.inner.store.repaired().is_some());
     let gauges = [
         ("appliances_online", "Appliances online", online),
         ("slots_known", "Slots that told their state", slots),
+        ("leads", "1 while this scheduler leads, where there are several", u64::from(scheduler.leads())),
+        ("store_repaired", "1 when the store was found damaged at this start and repaired", repaired),
     ];
     let text = scheduler.inner.metrics.render(scheduler.inner.store.is_healthy(), &gauges);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::inbox::Incoming;
 use super::link::{self, Inboxes};
-use super::timers;
+use super::{leading, timers};
 use crate::{Scheduler, SchedulerError, StoreError};
 
 /// Workers that take messages side by side, so that their facts share a sync of the disk.
@@ -68,6 +68,7 @@ impl Scheduler {
         tasks.spawn(self.watched(&stopped, link::run(self.clone(), Inboxes(inboxes), stopped.clone())));
         tasks.spawn(self.watched(&stopped, plan(self.clone(), stopped.clone())));
         tasks.spawn(self.watched(&stopped, timers::run(self.clone(), stopped.clone())));
+        tasks.spawn(self.watched(&stopped, leading::run(self.clone(), stopped.clone())));
         Background { stop, tasks }
     }
 
@@ -106,6 +107,9 @@ async fn plan(scheduler: Scheduler, mut stop: watch::Receiver<bool>) {
             () = scheduler.inner.replan.notified() => {}
             _ = stop.changed() => return,
         }
+        if !scheduler.leads() {
+            continue;
+        }
         match scheduler.plan_leases().await.and_then(|()| scheduler.publish_boards()) {
             Ok(()) => {}
             Err(SchedulerError::Store(StoreError::Conflict { .. })) => scheduler.inner.replan.notify_one(),
@@ -135,6 +139,7 @@ mod tests {
             roots: ureq::tls::RootCerts::WebPki,
             warehouses: Vec::new(),
             admin_password: None,
+            keeping: crate::Keeping::default(),
         };
         let (scheduler, _) = Scheduler::open(config).await.unwrap();
         let failed = || scheduler.inner.metrics.background_failed.load(Ordering::Relaxed);

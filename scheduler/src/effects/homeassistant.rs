@@ -36,7 +36,7 @@ impl Scheduler {
 
     /// Tells of the slots of one appliance.
     pub(crate) fn discover(&self, appliance: &Appliance) {
-        if appliance.state != Membership::Approved {
+        if appliance.state != Membership::Approved || !self.leads() {
             return;
         }
         let slots = {

@@ -64,14 +64,15 @@ impl Scheduler {
             return;
         };
         match content {
-            Content::Event(event) => self.take_event_surely(id, &event).await,
+            // The appliance sends it again until somebody who leads says that it is stored.
+            Content::Event(event) if self.leads() => self.take_event_surely(id, &event).await,
             Content::Sighting(sighting) => {
                 if let Err(error) = self.take_sighting(id, sighting, message.retained).await {
                     tracing::error!(appliance = %id, %error, "a message is lost");
                 }
             }
             Content::Reply(reply) => self.inner.reflexes.answered(id, reply),
-            Content::Other => {}
+            Content::Event(_) | Content::Other => {}
         }
     }
 

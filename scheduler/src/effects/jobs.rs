@@ -22,7 +22,16 @@ const JOBS: &[(&str, Duration, &str)] = &[
     ("keys", Duration::from_secs(60), "publishes keys and whose tokens ended"),
     ("api-keys", Duration::from_secs(60), "writes down when API keys were used"),
     ("old-documents", Duration::from_secs(3600), "removes what nobody needs any more"),
+    (
+        "history",
+        Duration::from_secs(3600),
+        "removes stories and audit lines that are older than they are kept",
+    ),
+    ("backups", Duration::from_secs(3600), "writes the backup of the day"),
 ];
+
+/// Of several schedulers each runs these, the leader alone the others.
+const OF_EACH: [&str; 2] = ["keys", "api-keys"];
 
 /// One job, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -80,6 +89,8 @@ impl Scheduler {
             "keys" => self.publish_keys(),
             "api-keys" => self.keep_key_uses().await,
             "old-documents" => self.clear_old().await,
+            "history" => self.clear_history().await,
+            "backups" => self.back_up_daily().await,
             _ => Err(SchedulerError::NotFound("job")),
         }
     }
@@ -107,6 +118,9 @@ impl Scheduler {
     /// Runs those of `names` that are due. What fails is told and runs again.
     pub(crate) async fn run_due(&self, names: &[&str]) {
         for name in names {
+            if !OF_EACH.contains(name) && !self.leads() {
+                continue;
+            }
             let due = {
                 let Some(job) = self.inner.jobs.0.get(name) else { continue };
                 job.ran.lock().expect("no holder panics").due

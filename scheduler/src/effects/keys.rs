@@ -14,7 +14,7 @@ use super::tokens::{ACCESS_LIFE, LONGEST_PURPOSE};
 use crate::core::documents::{ApiKey, Appliance, FormerName, Secret, User, WarehouseDocument};
 use crate::core::rights::{Action, Principal};
 use crate::core::token_keys::{TokenKey, rotate, signing};
-use crate::store::{Batch, Select, Store};
+use crate::store::{Batch, Select, Store, StoreError};
 use crate::{Scheduler, SchedulerError};
 
 /// The site's secrets and what is published of them.
@@ -148,8 +148,12 @@ async fn secret(store: &Store, name: &str) -> Result<[u8; 32], SchedulerError> {
     let bytes = random_bytes::<32>();
     let mut batch = Batch::new();
     batch.create(&Secret { name: name.into(), bytes: blake3::Hash::from_bytes(bytes).to_hex().to_string() });
-    store.apply(batch).await?;
-    Ok(bytes)
+    match store.apply(batch).await {
+        Ok(()) => Ok(bytes),
+        // Another scheduler that started at the same time has made it.
+        Err(StoreError::Conflict { .. }) => Box::pin(secret(store, name)).await,
+        Err(error) => Err(error.into()),
+    }
 }
 
 impl Scheduler {

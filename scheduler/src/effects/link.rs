@@ -1,4 +1,4 @@
-//! The link to the broker: one client, named `scheduler`. It subscribes anew on every connection, sends the
+//! The link to the broker: one client of the user `scheduler`. It subscribes anew on every connection, sends the
 //! retained picture when it changes and whole after a reconnect, tells the time, and takes a new token before the
 //! old one ends.
 //!
@@ -8,6 +8,9 @@
 //!      └──── back off ◄───────────────────────┤ token near its end: DISCONNECT, then connect at once
 //!                                             └ stop: say offline, DISCONNECT
 //! ```
+//!
+//! Where several schedulers are, only the leader has a will and says what is retained; one that becomes it connects
+//! anew. The will of the one before may come late: the leader hears it and says again who leads.
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -27,7 +30,7 @@ use super::tokens::ACCESS_LIFE;
 use crate::core::homeassistant::{BIRTH_TOPIC, BORN};
 use crate::{Scheduler, SchedulerError};
 
-/// Client id and user name.
+/// User name; also the client id of a scheduler that is alone.
 const NAME: &str = "scheduler";
 /// Largest packet, bytes: 64 KiB of payload and its topic.
 const MAX_PACKET: usize = 80 * 1024;
@@ -125,6 +128,10 @@ struct Link {
     scheduler: Scheduler,
     client: AsyncClient,
     events: EventLoop,
+    /// As at first: without a will.
+    options: MqttOptions,
+    /// Whether it led when the connection was made.
+    leads: bool,
     connections: u64,
     session: u64,
     renew_at: Instant,
@@ -143,12 +150,14 @@ pub(crate) async fn run(scheduler: Scheduler, inboxes: Inboxes, mut stop: watch:
             return;
         }
     };
-    let mut options = MqttOptions::new(NAME, address.host, address.port);
+    let mut options = MqttOptions::new(scheduler.client_id(), address.host, address.port);
     options.set_transport(transport);
     options.set_keep_alive(KEEP_ALIVE).set_max_packet_size(MAX_PACKET, MAX_PACKET).set_clean_session(true);
     let (client, events) = AsyncClient::new(options, QUEUE_LENGTH);
     let publisher = tokio::spawn(publish_retained(scheduler.clone(), client.clone()));
     let mut link = Link {
+        options: events.mqtt_options.clone(),
+        leads: scheduler.leads(),
         scheduler,
         client,
         events,
@@ -167,6 +176,7 @@ pub(crate) async fn run(scheduler: Scheduler, inboxes: Inboxes, mut stop: watch:
                 }
             },
             () = tokio::time::sleep_until(link.renew_at) => link.renew(),
+            () = link.scheduler.inner.link_anew.notified() => link.renew(),
             _ = stop.changed() => {}
         }
     }
@@ -184,12 +194,18 @@ impl Link {
         }
         self.scheduler.inner.metrics.broker_connected.store(false, Ordering::Relaxed);
         self.connections += 1;
-        self.session = self.scheduler.inner.start * SESSIONS_PER_START + self.connections;
+        let start = self.scheduler.inner.start.load(Ordering::Acquire);
+        self.session = start * SESSIONS_PER_START + self.connections;
+        self.leads = self.scheduler.leads();
         let will = StatusMessage { v: VERSION, status: Presence::Offline, session: self.session };
         let payload = serde_json::to_vec(&will).expect("a message is plain JSON");
         let will = LastWill::new(Topic::ServerStatus.to_string(), payload, QoS::AtLeastOnce, true);
-        let options = &mut self.events.mqtt_options;
-        options.set_last_will(will).set_credentials(NAME, self.scheduler.own_token());
+        let mut options = self.options.clone();
+        if self.leads {
+            options.set_last_will(will);
+        }
+        options.set_credentials(NAME, self.scheduler.own_token());
+        self.events.mqtt_options = options;
         self.renew_at = Instant::now() + ACCESS_LIFE - RENEW_BEFORE;
     }
 
@@ -205,6 +221,9 @@ impl Link {
                 if publish.payload[..] == *BORN {
                     self.scheduler.home_assistant_is_born();
                 }
+            }
+            Ok(Event::Incoming(Packet::Publish(publish))) if publish.topic == self.status_topic() => {
+                self.hear_status(&publish.payload);
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => inboxes.give(&self.scheduler, publish).await,
             Ok(_) => {}
@@ -224,7 +243,7 @@ impl Link {
         tracing::info!(session = self.session, "connected to the broker");
         self.back_off = BACK_OFF.0;
         let own = FILTERS.map(|f| format!("{PREFIX}appliance/+/{f}")).into_iter();
-        let filters = own.chain([BIRTH_TOPIC.to_owned()]);
+        let filters = own.chain([BIRTH_TOPIC.to_owned(), self.status_topic()]);
         let filters = filters.map(|f| rumqttc::SubscribeFilter::new(f, QoS::AtLeastOnce));
         if let Err(error) = self.client.try_subscribe_many(filters) {
             // Only when the queue is full: a new connection starts over.
@@ -235,10 +254,27 @@ impl Link {
         let inner = &self.scheduler.inner;
         inner.metrics.broker_connections.add();
         inner.metrics.broker_connected.store(true, Ordering::Relaxed);
-        let birth = StatusMessage { v: VERSION, status: Presence::Online, session: self.session };
-        inner.retained.set(&Topic::ServerStatus, &birth);
-        inner.retained.all_dirty();
-        self.scheduler.discover_all();
+        if self.leads {
+            inner.retained.set(&Topic::ServerStatus, &self.birth());
+            inner.retained.all_dirty();
+            self.scheduler.discover_all();
+        }
+    }
+
+    fn status_topic(&self) -> String {
+        Topic::ServerStatus.to_string()
+    }
+
+    fn birth(&self) -> StatusMessage {
+        StatusMessage { v: VERSION, status: Presence::Online, session: self.session }
+    }
+
+    /// Somebody said who leads: a leader of before, whose will came late, is not the last to say so.
+    fn hear_status(&self, payload: &[u8]) {
+        let Ok(heard) = serde_json::from_slice::<StatusMessage>(payload) else { return };
+        if self.leads && self.scheduler.leads() && heard.session < self.session {
+            self.scheduler.inner.retained.send_again(&Topic::ServerStatus, &self.birth());
+        }
     }
 
     fn renew(&mut self) {
@@ -251,7 +287,7 @@ impl Link {
     }
 
     async fn say_offline(&mut self) {
-        if self.events.network.is_none() {
+        if self.events.network.is_none() || !self.leads {
             return;
         }
         let last = StatusMessage { v: VERSION, status: Presence::Offline, session: self.session };
@@ -289,7 +325,7 @@ async fn publish_retained(scheduler: Scheduler, client: AsyncClient) {
             _ = time.tick() => tell_time(&scheduler, &client),
         }
         while scheduler.inner.metrics.broker_connected.load(Ordering::Relaxed) {
-            let Some(due) = scheduler.inner.retained.take() else { break };
+            let Some(due) = scheduler.inner.retained.take(scheduler.leads()) else { break };
             // An error means that the client is gone; a lost connection makes everything dirty again.
             if client.publish(due.topic, QoS::AtLeastOnce, due.retain, due.payload).await.is_err() {
                 return;
@@ -299,7 +335,7 @@ async fn publish_retained(scheduler: Scheduler, client: AsyncClient) {
 }
 
 fn tell_time(scheduler: &Scheduler, client: &AsyncClient) {
-    if !scheduler.inner.metrics.broker_connected.load(Ordering::Relaxed) {
+    if !scheduler.leads() || !scheduler.inner.metrics.broker_connected.load(Ordering::Relaxed) {
         return;
     }
     let message = TimeMessage { v: VERSION, now: scheduler.now() };

@@ -24,7 +24,9 @@ pub(crate) mod inbox;
 pub(crate) mod index;
 pub(crate) mod jobs;
 pub(crate) mod join;
+pub(crate) mod keeping;
 pub(crate) mod keys;
+pub(crate) mod leading;
 pub(crate) mod link;
 pub(crate) mod live;
 pub(crate) mod load;
@@ -46,9 +48,9 @@ pub(crate) mod users;
 pub(crate) mod warehouses;
 
 use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::core::picture::Picture;
 use crate::store::{Batch, Store, StoreError};
@@ -78,8 +80,12 @@ pub(crate) struct Inner {
     pub(crate) replan: Notify,
     /// A creation task may be waiting.
     pub(crate) work: Notify,
-    /// Counts this program's starts; the upper part of the session it tells the broker.
-    pub(crate) start: u64,
+    /// The link to the broker has to be made anew.
+    pub(crate) link_anew: Notify,
+    /// Whether this scheduler leads, where there are several.
+    pub(crate) leads: watch::Receiver<bool>,
+    /// Counts starts, and changes of the leader; the upper part of the session the broker is told.
+    pub(crate) start: AtomicU64,
     pub(crate) started: cardshop_protocol::time::Timestamp,
 }
 

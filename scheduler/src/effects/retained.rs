@@ -103,13 +103,24 @@ impl Retained {
         self.changed.notify_one();
     }
 
-    /// One that is dirty, and is not any more.
-    pub(crate) fn take(&self) -> Option<Due> {
+    /// One that is dirty, and is not any more. Who does not lead passes single messages on and says nothing else: once
+    /// it leads, everything is dirty.
+    pub(crate) fn take(&self, leads: bool) -> Option<Due> {
         let mut picture = self.picture.lock().expect("no holder panics");
         if let Some(reflex) = picture.reflexes.pop_front() {
             return Some(reflex);
         }
-        let topic = picture.dirty.pop_first()?;
+        let Picture { entries, dirty, .. } = &mut *picture;
+        if !leads {
+            dirty.retain(|topic| match entries.get(topic) {
+                Some(entry) if entry.retain && entry.last => {
+                    entries.remove(topic);
+                    false
+                }
+                entry => entry.is_some_and(|entry| !entry.retain),
+            });
+        }
+        let topic = dirty.pop_first()?;
         let entry = picture.entries.get(&topic)?;
         let (payload, retain) = (entry.payload.clone(), entry.retain);
         if entry.last {
@@ -139,17 +150,28 @@ mod tests {
     fn the_same_message_is_sent_once_and_everything_again_after_a_new_connection() {
         let retained = Retained::default();
         retained.set(&Topic::ServerStatus, &1);
-        assert!(retained.take().is_some());
+        assert!(retained.take(true).is_some());
         retained.set(&Topic::ServerStatus, &1);
-        assert!(retained.take().is_none());
+        assert!(retained.take(true).is_none());
         retained.send_again(&Topic::ServerStatus, &1);
-        assert!(retained.take().is_some());
+        assert!(retained.take(true).is_some());
         retained.all_dirty();
-        assert!(retained.take().is_some());
+        assert!(retained.take(true).is_some());
         retained.set_last(&Topic::ServerStatus, &2);
-        assert_eq!(retained.take().unwrap().payload, b"2");
+        assert_eq!(retained.take(true).unwrap().payload, b"2");
         retained.all_dirty();
-        assert!(retained.take().is_none(), "the last word is forgotten once it is sent");
+        assert!(retained.take(true).is_none(), "the last word is forgotten once it is sent");
+    }
+
+    #[test]
+    fn who_does_not_lead_only_passes_messages_on() {
+        let retained = Retained::default();
+        retained.set(&Topic::ServerStatus, &1);
+        retained.pass("a".into(), &2);
+        assert_eq!(retained.take(false).unwrap().topic, "a");
+        assert_eq!(retained.take(false), None);
+        retained.all_dirty();
+        assert_eq!(retained.take(true).unwrap().payload, b"1");
     }
 
     #[test]
@@ -158,14 +180,14 @@ mod tests {
         retained.set(&Topic::ServerStatus, &0);
         assert!(retained.reflex(&Topic::ServerTime, &1) && retained.reflex(&Topic::ServerTime, &2));
         let sent: Vec<_> =
-            std::iter::from_fn(|| retained.take()).map(|due| (due.payload, due.retain)).collect();
+            std::iter::from_fn(|| retained.take(true)).map(|due| (due.payload, due.retain)).collect();
         assert_eq!(sent, [(b"1".to_vec(), false), (b"2".to_vec(), false), (b"0".to_vec(), true)]);
         for _ in 0..MAX_REFLEXES {
             assert!(retained.reflex(&Topic::ServerTime, &3));
         }
         assert!(!retained.reflex(&Topic::ServerTime, &3), "too many wait");
         retained.all_dirty();
-        assert_eq!(std::iter::from_fn(|| retained.take()).count(), 1, "what is retained");
+        assert_eq!(std::iter::from_fn(|| retained.take(true)).count(), 1, "what is retained");
     }
 
     #[test]
@@ -174,8 +196,8 @@ mod tests {
         retained.pass("a".into(), &1);
         retained.pass("a".into(), &2);
         let due = Due { topic: "a".into(), payload: b"2".to_vec(), retain: false };
-        assert_eq!(retained.take(), Some(due));
+        assert_eq!(retained.take(true), Some(due));
         retained.all_dirty();
-        assert_eq!(retained.take(), None);
+        assert_eq!(retained.take(true), None);
     }
 }

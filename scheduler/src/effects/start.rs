@@ -1,7 +1,7 @@
 //! Opens a scheduler: store, secrets, and on the first start the first user, channel, media and warehouses.
 
 use std::os::unix::fs::DirBuilderExt;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use cardshop_protocol::token::Role;
@@ -14,6 +14,7 @@ use super::clock::{Clock, Ids, check_randomness};
 use super::commands::Reflexes;
 use super::jobs::Jobs;
 use super::join::Nonces;
+use super::keeping::{backups, make_folder};
 use super::keys::Keys;
 use super::link::BrokerAddress;
 use super::live::Live;
@@ -21,13 +22,11 @@ use super::metrics::Metrics;
 use super::passwords::{Passwords, random_password};
 use super::retained::Retained;
 use super::users::unique_name;
-use crate::core::blame::BenchRecord;
 use crate::core::documents::{
-    ChannelDocument, DEFAULT_CHANNEL, MEDIA_SIZES_GB, Media, Starts, User, usable_bytes,
+    ChannelDocument, DEFAULT_CHANNEL, MEDIA_SIZES_GB, Media, Story, User, usable_bytes,
 };
-use crate::core::order::Order;
 use crate::core::picture::Picture;
-use crate::store::{Batch, Select, Store};
+use crate::store::{Batch, KINDS, Select, StoreAddress, StoreError, upgrade};
 use crate::{Config, Scheduler, SchedulerError};
 
 /// Login name of the first user.
@@ -67,17 +66,18 @@ impl Scheduler {
         }
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
         made.map_err(|e| SchedulerError::Config(format!("{} cannot be made: {e}", config.data.display())))?;
-        let path = config.data.join("store");
-        let store = tokio::task::spawn_blocking(move || Store::open(&path))
-            .await
-            .map_err(|_| SchedulerError::Busy)??;
+        let own = || StoreAddress::Directory(config.data.join("store"));
+        let address = config.keeping.store.clone().unwrap_or_else(own);
+        let store =
+            tokio::task::spawn_blocking(|| address.open()).await.map_err(|_| SchedulerError::Busy)??;
         let clock = Clock::default();
         let started = clock.now();
-        let starts = store.get::<Starts>("scheduler")?;
-        let start = starts.as_ref().map_or(0, |s| s.value.count) + 1;
-        let mut batch = Batch::new();
-        batch.upsert(starts.as_ref(), &Starts { count: start });
-        store.apply(batch).await?;
+        upgrade(&store, KINDS, || {
+            make_folder(&backups(&config.data))?;
+            let path = backups(&config.data).join(format!("before-upgrade-{started}.jsonl"));
+            store.back_up(&path).map(|_| ())
+        })
+        .await?;
         let inner = Inner {
             keys: Keys::open(&store).await?,
             passwords: Passwords::new(),
@@ -94,27 +94,46 @@ impl Scheduler {
             discovery_due: AtomicBool::new(false),
             replan: Notify::new(),
             work: Notify::new(),
+            link_anew: Notify::new(),
+            leads: store.leads(),
             ids: Ids::default(),
             config,
             store,
             clock,
-            start,
+            start: AtomicU64::new(0),
             started,
         };
         let scheduler = Self { inner: Arc::new(inner) };
-        let login = scheduler.first_start().await?;
+        scheduler.next_start().await?;
+        let login = match scheduler.first_start().await {
+            // Of several that start at once on an empty database one makes the first user.
+            Err(SchedulerError::Store(StoreError::Conflict { .. })) => None,
+            login => login?,
+        };
         scheduler.add_warehouses().await?;
+        scheduler.tell_repair().await?;
         scheduler.publish_keys()?;
-        scheduler.retain_desired()?;
-        scheduler.retain_acks()?;
-        for record in scheduler.all::<BenchRecord>(None)? {
-            scheduler.show_doubts(&record)?;
-        }
-        for order in scheduler.all::<Order>(Some(("shelf", "open")))? {
-            scheduler.publish_order(&order);
-        }
-        scheduler.publish_boards()?;
+        scheduler.show_site()?;
         Ok((scheduler, login))
+    }
+
+    /// The store was damaged and is whole again: somebody should look at the disk.
+    async fn tell_repair(&self) -> Result<(), SchedulerError> {
+        let Some(what) = self.inner.store.repaired() else { return Ok(()) };
+        let mut batch = Batch::new();
+        batch.create(&Story {
+            id: self.next_id(),
+            at: self.now(),
+            kind: "store_repaired".into(),
+            text: format!(
+                "The store was damaged on the disk and was put together again; nothing is lost: {what}. \
+                 Look at the disk."
+            ),
+            order: None,
+            appliance: None,
+            channel: None,
+        });
+        Ok(self.inner.store.apply(batch).await?)
     }
 
     async fn first_start(&self) -> Result<Option<FirstLogin>, SchedulerError> {

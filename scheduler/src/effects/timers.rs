@@ -52,7 +52,9 @@ async fn run_own(scheduler: &Scheduler, mut stop: watch::Receiver<bool>) {
             _ = look.tick() => {}
             _ = stop.changed() => return,
         }
-        scheduler.run_due(&["orders", "auto-images", "keys", "api-keys", "old-documents"]).await;
+        scheduler
+            .run_due(&["orders", "auto-images", "keys", "api-keys", "old-documents", "history", "backups"])
+            .await;
         if let Err(error) = scheduler.notice_silence(&mut presences) {
             tracing::error!(%error, "silent appliances could not be looked for; it is tried again");
         }

@@ -1,7 +1,7 @@
 //! A batch: documents to make, change or remove together or not at all, each with the version it was read at.
-//! Pure data; the engine carries it out.
+//! Pure data; an engine carries it out.
 
-use super::{Document, MAX_DOCUMENT_SIZE, StoreError};
+use super::{Document, MAX_DOCUMENT_SIZE, Record, StoreError};
 
 /// A document with the version it was read at.
 #[derive(Debug, Clone)]
@@ -97,16 +97,29 @@ impl Batch {
 }
 
 impl Change {
-    /// The document as it lies in the store, at its next version.
-    pub(super) fn encode(&self, put: &Put, version: u64) -> Result<Vec<u8>, StoreError> {
-        let envelope = serde_json::json!({
-            "kind": self.kind, "id": self.id, "version": version, "schema": put.schema,
-            "index": put.index, "body": put.body,
-        });
-        let bytes = serde_json::to_vec(&envelope).expect("an envelope is plain JSON");
+    /// The document as it is kept, at its next version; `None` when it is removed.
+    pub(super) fn record(&self, version: u64) -> Option<Record> {
+        let put = self.put.as_ref()?;
+        let index = put.index.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let (kind, id) = (self.kind.to_owned(), self.id.clone());
+        Some(Record { kind, id, version, schema: put.schema, index, body: put.body.clone() })
+    }
+
+    /// The same as bytes.
+    ///
+    /// # Errors
+    /// `TooLarge`.
+    pub(super) fn encode(&self, version: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(record) = self.record(version) else { return Ok(None) };
+        let bytes = record.encode();
         if bytes.len() > MAX_DOCUMENT_SIZE {
             return Err(StoreError::TooLarge { kind: self.kind, id: self.id.clone(), size: bytes.len() });
         }
-        Ok(bytes)
+        Ok(Some(bytes))
+    }
+
+    /// What to say when the document is not as expected.
+    pub(super) fn conflict(&self) -> StoreError {
+        StoreError::Conflict { kind: self.kind, id: self.id.clone() }
     }
 }

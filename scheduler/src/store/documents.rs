@@ -1,6 +1,7 @@
 //! How each kind of document is named and found in the store.
 
 use super::Document;
+use super::upgrade::Kind;
 use crate::core::account_hook::AccountHook;
 use crate::core::auto_image::AutoImage;
 use crate::core::blame::BenchRecord;
@@ -89,3 +90,49 @@ document!("order", Order, |d| d.id.to_string(), {
     index.extend(d.shelves().into_iter().map(|shelf| ("shelf", shelf.to_owned())));
     index
 });
+
+/// Every kind above; one whose schema has grown is upgraded at start.
+pub(crate) const KINDS: &[Kind] = &[
+    Kind::of::<User>(),
+    Kind::of::<Unique>(),
+    Kind::of::<ChannelDocument>(),
+    Kind::of::<Media>(),
+    Kind::of::<WarehouseDocument>(),
+    Kind::of::<Configuration>(),
+    Kind::of::<OrderRecipe>(),
+    Kind::of::<Appliance>(),
+    Kind::of::<JoinTokenDocument>(),
+    Kind::of::<ApiKey>(),
+    Kind::of::<RefreshFamily>(),
+    Kind::of::<FormerName>(),
+    Kind::of::<AutoImage>(),
+    Kind::of::<AccountHook>(),
+    Kind::of::<Maintenance>(),
+    Kind::of::<TaskLog>(),
+    Kind::of::<TokenKey>(),
+    Kind::of::<UsedLink>(),
+    Kind::of::<Secret>(),
+    Kind::of::<Starts>(),
+    Kind::of::<Applied>(),
+    Kind::of::<DesiredDocument>(),
+    Kind::of::<BenchRecord>(),
+    Kind::of::<Grant>(),
+    Kind::of::<CardDocument>(),
+    Kind::of::<Story>(),
+    Kind::of::<Audit>(),
+    Kind::of::<Idempotent>(),
+    Kind::of::<Organization>(),
+    Kind::of::<Order>(),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::KINDS;
+
+    #[test]
+    fn every_kind_of_document_is_upgraded_at_start() {
+        let source = include_str!("documents.rs");
+        let named = source.lines().filter_map(|line| line.strip_prefix("document!(\"")?.split('"').next());
+        assert!(named.eq(KINDS.iter().map(|kind| kind.name)));
+    }
+}

@@ -1,28 +1,53 @@
 //! The store: JSON documents with versions, changed in batches by compare-and-set, found by id, by keyset and by
-//! a few secondary indexes. It speaks in commands and queries, never in keys and values, so that another engine
-//! can take its place. It does not know what a document means. `effects` calls it.
+//! a few secondary indexes. It speaks in commands and queries, never in keys and values, and does not know what a
+//! document means. `effects` calls it.
 //!
 //! ```text
-//! caller ── apply(Batch) ──► queue ──► writer thread: check versions, one atomic write, flush, sync ──► answer
-//!        ◄─ done | Conflict ───────────────────────────────────────────────────────────┘
+//! effects ─► store (typed) ─► engine ─┬► memory     for tests and simulations
+//!                                     ├► embedded   sled and a journal: one process, the default
+//!                                     └► postgres   several schedulers at once
+//! dump: everything as JSON lines, for backups and to move from one to another
 //! ```
 //!
 //! What is answered `Ok` survives a kill and a power cut: the answer comes after the disk's.
 
+mod admin;
 mod batch;
-mod documents;
-mod durable;
-mod engine;
 #[cfg(test)]
-mod tests;
+mod conformance;
+mod documents;
+mod dump;
+mod embedded;
+mod engine;
+mod entry;
+mod keys;
+#[cfg(test)]
+mod killed;
+mod load;
+mod memory;
+mod postgres;
+mod record;
+mod stage;
+#[expect(clippy::module_inception, reason = "the store's own type")]
+mod store;
+#[cfg(test)]
+pub(crate) mod test_postgres;
+mod upgrade;
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use admin::{StoreAddress, export_store, import_store};
 pub(crate) use batch::{Batch, Stored};
-pub(crate) use engine::Store;
+pub(crate) use documents::KINDS;
+pub(crate) use engine::News;
+pub use load::{Loaded, TRANSITION_SIZE, load_store};
+pub use postgres::PostgresAddress;
+pub(crate) use record::Record;
+pub(crate) use store::Store;
+pub(crate) use upgrade::upgrade;
 
 /// Largest document, bytes of JSON. An order of 1000 copies, all written, has about 190,000; with everything in it
 /// as long as it may be 1,160,000.
@@ -39,6 +64,10 @@ pub(crate) trait Document: Serialize + DeserializeOwned {
     /// Name and value of every secondary index this document is found by, without zero bytes.
     fn index(&self) -> Vec<(&'static str, String)> {
         Vec::new()
+    }
+    /// The body of schema `from` as schema `from + 1` has it.
+    fn upgrade(_from: u32, body: serde_json::Value) -> serde_json::Value {
+        body
     }
 }
 
@@ -74,12 +103,29 @@ pub enum StoreError {
     },
     /// The files cannot be read.
     #[error(
-        "the store in {} is damaged and cannot be opened: move it aside and restore a backup", .path.display()
+        "the store in {} is damaged and cannot be put together ({reason}): move it aside and restore a backup",
+        .path.display()
     )]
     Damaged {
         /// The directory.
         path: PathBuf,
+        /// What is missing.
+        reason: String,
     },
+    /// The database cannot be used.
+    #[error("the store in {store} cannot be reached: {reason}")]
+    Unreachable {
+        /// The database, for people.
+        store: String,
+        /// Why.
+        reason: String,
+    },
+    /// What is read from a dump, or written to one, cannot be.
+    #[error("documents cannot be read or written as lines")]
+    Dump(#[source] std::io::Error),
+    /// Something would be overwritten.
+    #[error("there is a store in {0} already: nothing is overwritten")]
+    NotEmpty(String),
     /// The disk refuses.
     #[error("the store cannot reach {}", .path.display())]
     Disk {

@@ -9,6 +9,7 @@ mod auto_images;
 mod bad_requests;
 mod events;
 mod join;
+mod keeping;
 mod life;
 mod link;
 mod live;
@@ -126,6 +127,7 @@ impl Site {
             roots: ureq::tls::RootCerts::WebPki,
             warehouses: vec![url],
             admin_password: Some(PASSWORD.into()),
+            keeping: crate::Keeping::default(),
         };
         let (scheduler, first) = Scheduler::open(config.clone()).await.unwrap();
         assert_eq!(first.unwrap().password, PASSWORD);
@@ -157,6 +159,14 @@ impl Site {
         }
         let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
         self.send(request.body(body).unwrap()).await
+    }
+
+    async fn get_text(&self, path: &str) -> (StatusCode, String) {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let response = self.scheduler.router().oneshot(request).await.unwrap();
+        let status = response.status();
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, String::from_utf8(bytes.to_vec()).unwrap())
     }
 
     async fn get(&self, path: &str, token: &str) -> (StatusCode, Value) {

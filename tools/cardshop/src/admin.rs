@@ -1,4 +1,5 @@
-//! `cardshop admin`: what a site's keeper does beside the pages. So far: the access list of another broker.
+//! `cardshop admin`: what a site's keeper does beside the pages: backups, moving the state, and the access list of
+//! another broker.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Subcommand, ValueEnum};
 
 use crate::exit::{Ending, wrong_usage};
 use crate::report::Output;
+use crate::store::{Backup, Export, Restore};
 
 /// Keeps a site.
 ///
@@ -24,12 +26,20 @@ pub(crate) struct Admin {
 #[derive(Subcommand)]
 enum What {
     BrokerAcl(BrokerAcl),
+    Backup(Backup),
+    Restore(Restore),
+    Export(Export),
+    /// Makes the state of a site from an export; the same as restore.
+    Import(Restore),
 }
 
 impl Admin {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
         match self.what {
             What::BrokerAcl(command) => command.run(output),
+            What::Backup(command) => command.run(output),
+            What::Restore(command) | What::Import(command) => command.run(output),
+            What::Export(command) => command.run(output),
         }
     }
 }

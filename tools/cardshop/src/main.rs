@@ -16,6 +16,7 @@ mod remote;
 mod report;
 mod s3;
 mod services;
+mod store;
 mod tls;
 mod trust;
 mod up;
@@ -37,7 +38,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Demo(demo::Demo),
-    Up(up::Up),
+    Up(Box<up::Up>),
     Scheduler(up::SchedulerOnly),
     Broker(broker::BrokerOnly),
     Warehouse(up::WarehouseOnly),

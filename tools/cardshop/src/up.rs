@@ -9,7 +9,7 @@ use anyhow::Context;
 use cardshop_card::StopFlag;
 use cardshop_creator::worker;
 use cardshop_protocol::token::SharedKeys;
-use cardshop_scheduler::Scheduler;
+use cardshop_scheduler::{Keeping, Scheduler};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -20,6 +20,7 @@ use crate::keys;
 use crate::report::Output;
 use crate::s3::S3Args;
 use crate::services::{self, Port, Setup, Site, pinned, public_url, warehouse_config, warehouse_tls};
+use crate::store::{KeepArgs, StoreArgs};
 use crate::tls::TlsArgs;
 use crate::trust::TrustArgs;
 use crate::web::WebServer;
@@ -43,7 +44,7 @@ pub(crate) struct Up {
     #[arg(long, env = "CARDSHOP_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// Settings in TOML: data, listen, warehouse_listen, mqtt_listen, host, tls, tls_cert, tls_key, with_creator, s3,
-    /// s3_region, s3_keys.
+    /// s3_region, s3_keys, store, store_password_file, keep_backups, keep_history.
     #[arg(long, env = "CARDSHOP_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -56,6 +57,10 @@ pub(crate) struct Up {
     trust: TrustArgs,
     #[command(flatten)]
     s3: S3Args,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    keep: KeepArgs,
     /// Also run a creator.
     #[arg(long, env = "CARDSHOP_WITH_CREATOR", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     with_creator: Option<bool>,
@@ -125,6 +130,7 @@ impl Listen {
             roots: trust.roots(own_ca.as_ref())?,
             own_ca,
             s3: None,
+            keeping: Keeping::default(),
         })
     }
 }
@@ -145,6 +151,10 @@ struct UpFile {
     s3: Option<String>,
     s3_region: Option<String>,
     s3_keys: Option<PathBuf>,
+    store: Option<String>,
+    store_password_file: Option<PathBuf>,
+    keep_backups: Option<usize>,
+    keep_history: Option<u64>,
 }
 
 impl UpFile {
@@ -182,6 +192,15 @@ impl Up {
             s3_keys: self.s3.s3_keys.or(file.s3_keys),
         }
         .choose()?;
+        let store = StoreArgs {
+            store: self.store.store.or(file.store),
+            store_password_file: self.store.store_password_file.or(file.store_password_file),
+        };
+        let keep = KeepArgs {
+            keep_backups: self.keep.keep_backups.or(file.keep_backups),
+            keep_history: self.keep.keep_history.or(file.keep_history),
+        };
+        setup.keeping = keep.keeping(store.choose()?);
         let stop = stop_flag();
         runtime()?.block_on(async {
             let site = Site::start(setup).await?;
@@ -247,6 +266,10 @@ pub(crate) struct SchedulerOnly {
     host: Option<String>,
     #[command(flatten)]
     trust: TrustArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    keep: KeepArgs,
     /// The broker.
     #[arg(long, env = "CARDSHOP_MQTT", value_name = "URL", default_value_t = format!("mqtt://127.0.0.1:{MQTT_PORT}"))]
     mqtt: String,
@@ -287,6 +310,7 @@ impl SchedulerOnly {
                 roots: self.trust.roots(own_ca.as_ref())?,
                 warehouses: self.warehouse,
                 admin_password: None,
+                keeping: self.keep.keeping(self.store.choose()?),
             })
             .await?;
             let web = WebServer::start(listener, port.tls.as_ref(), &scheduler)?;

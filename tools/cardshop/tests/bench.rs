@@ -1,4 +1,4 @@
-//! The benchmarks of cards and builds run, with little to do: what they say can be read, and nothing stays behind.
+//! The benchmarks of cards, builds and the store run, with little to do: what they say can be read, and nothing stays behind.
 #![allow(clippy::unwrap_used)] // a test helper that cannot unwrap reads worse and asserts less
 #![allow(clippy::print_stdout)] // a test that is skipped says so
 
@@ -60,5 +60,15 @@ fn a_bench_of_a_build_times_it_beside_cp_and_leaves_nothing_behind() {
         events.iter().filter(|e| e["event"] == "goal").map(|e| e["measured"].as_f64().unwrap()).collect();
     assert_eq!(goals.len(), 3, "{text}");
     assert!(goals.iter().all(|measured| measured.is_finite()) && goals[2] > 1.0, "{goals:?}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "all files are gone");
+}
+
+#[test]
+fn a_bench_of_the_store_counts_transitions_beside_the_disks_own_syncs() {
+    let folder = tempfile::tempdir().unwrap();
+    let (text, events) = bench(&["store", "--seconds", "1", "--rounds", "1"], folder.path());
+    let round = events.iter().find(|e| e["event"] == "bench").unwrap();
+    assert!(round["per_second"].as_f64().unwrap() > 0.0 && round["limit"].as_f64().unwrap() > 0.0, "{text}");
+    assert_eq!(events.iter().filter(|e| e["event"] == "goal").count(), 2, "{text}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "all files are gone");
 }

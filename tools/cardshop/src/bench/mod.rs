@@ -5,6 +5,7 @@ mod broker;
 mod build;
 mod card;
 mod fetch;
+mod store;
 
 use clap::Subcommand;
 
@@ -27,6 +28,7 @@ enum What {
     Build(build::BenchBuild),
     Card(card::BenchCard),
     Fetch(fetch::BenchFetch),
+    Store(store::BenchStore),
 }
 
 impl Bench {
@@ -36,6 +38,7 @@ impl Bench {
             What::Build(bench) => bench.run(output),
             What::Card(bench) => bench.run(output),
             What::Fetch(bench) => bench.run(output),
+            What::Store(bench) => bench.run(output),
         }
     }
 }

@@ -358,7 +358,7 @@ fn start_up(folder: &Path, words: &[&str], broker: Option<&Mosquitto>) -> (Proce
 }
 
 /// Starts a service and waits for its first line.
-fn start_ready(command: &mut Command) -> (Process, Value) {
+pub(crate) fn start_ready(command: &mut Command) -> (Process, Value) {
     let mut process = Process::start(command.stdout(Stdio::piped()));
     let mut line = String::new();
     BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
