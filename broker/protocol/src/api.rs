@@ -225,7 +225,12 @@ pub enum CreationReport {
         done: u64,
         /// Bytes of this step.
         total: u64,
+        /// Seconds until the whole task is done, when that can be told.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        eta_s: Option<u64>,
     },
+    /// The worker ends and gives the task back: nobody is to blame, and another may take it at once.
+    Returned,
     /// The image is in the warehouse.
     Succeeded {
         /// Which image.

@@ -14,16 +14,19 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::StopFlag;
 use crate::http::wait;
 use crate::script::Script;
 use crate::sizing::DataShape;
 use crate::tree::{BLOCK_SIZE, IMAGE_TIME};
+use crate::watch::Watcher;
 
 /// Longest output of a tool that is kept as an error's text, bytes.
 const MAX_ERROR_TEXT: u64 = 4000;
+/// Most lines of a tool's error output that go into a log.
+const MAX_LINES_LOGGED: usize = 20;
 /// How often a running tool is asked whether it has ended, and the stop flag whether it should.
 const TOOL_POLL: Duration = Duration::from_millis(50);
 /// The partition may grow to this many blocks (2 TiB) on the card without moving its tables.
@@ -70,6 +73,7 @@ pub(crate) struct Partition<'a> {
     /// A folder for scripts and output, ours alone.
     pub scratch: &'a Path,
     pub stop: &'a StopFlag,
+    pub watcher: &'a Watcher,
 }
 
 /// What makes one file system different from the next.
@@ -155,7 +159,11 @@ impl Partition<'_> {
     pub(crate) fn check(&self) -> Result<(), Ext4Error> {
         let mut command = self.command("e2fsck")?;
         command.args(["-f", "-n"]).arg(self.name());
-        self.run("e2fsck", command, &mut || ())?.success("e2fsck", |status| status.code() == Some(0))
+        let output = self.run("e2fsck", command, &mut || ())?;
+        output.success("e2fsck", |status| status.code() == Some(0))?;
+        // "data: 31/4096 files (0.0% non-contiguous), 2345/9999 blocks"
+        output.text.lines().last().into_iter().for_each(|line| self.watcher.line(format_args!("{line}")));
+        Ok(())
     }
 
     /// Ranges of the partition that no file and no table uses, ascending; `None` when it is not an ext4 at rest.
@@ -194,12 +202,17 @@ impl Partition<'_> {
         command.stdin(Stdio::null()).stdout(File::create(&out).map_err(run_error)?);
         // Ctrl-C reaches the whole group of a terminal: a tool that dies of it would look like one that failed.
         command.process_group(0);
+        let begun = Instant::now();
         let mut child = command.stderr(File::create(&err).map_err(run_error)?).spawn().map_err(run_error)?;
         let status = self.await_child(&mut child, poll).map_err(run_error)?.ok_or(Ext4Error::Stopped)?;
         let mut errors = String::new();
         let read = File::open(&err).and_then(|f| f.take(MAX_ERROR_TEXT).read_to_string(&mut errors));
         if let Err(error) = read {
             errors = error.to_string();
+        }
+        self.watcher.line(format_args!("{tool} took {:.1} s, {status}", begun.elapsed().as_secs_f64()));
+        for line in errors.lines().take(MAX_LINES_LOGGED) {
+            self.watcher.line(format_args!("  {line}"));
         }
         let text = fs::read(&out).map(|t| String::from_utf8_lossy(&t).into_owned()).map_err(run_error)?;
         Ok(Output { status, text, errors })
@@ -265,13 +278,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tool_and_its_caller_are_not_in_one_process_group() {
+    fn a_tool_is_in_a_process_group_of_its_own_and_ends_with_a_stop() {
         let (folder, stop) = (tempfile::tempdir().unwrap(), StopFlag::new());
-        let partition = Partition { image: Path::new("x"), range: 0..0, scratch: folder.path(), stop: &stop };
+        let watcher = Watcher::default();
+        let partition = Partition {
+            image: Path::new("x"),
+            range: 0..0,
+            scratch: folder.path(),
+            stop: &stop,
+            watcher: &watcher,
+        };
         let mut command = Command::new("sh");
         command.args(["-c", "kill -TERM 0"]);
         // Else this test would end here.
         assert!(!partition.run("debugfs", command, &mut || ()).unwrap().status.success());
+        // And one that hangs ends with a stop, long before it would by itself.
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec sleep 600"]);
+        let ended = partition.run("e2fsck", command, &mut || stop.stop());
+        assert!(matches!(ended, Err(Ext4Error::Stopped)));
     }
 
     #[test]

@@ -19,10 +19,12 @@ mod policy;
 pub mod recipe;
 mod script;
 mod session;
+mod simulate;
 mod sizing;
 mod tree;
 mod unpack;
 mod upload;
+mod watch;
 pub mod worker;
 
 pub use build::{BuildError, Built, LocalFiles, Options, Progress, build};
@@ -39,3 +41,4 @@ pub use sizing::{Row, Sizing, Volume, check};
 pub use tree::TreeError;
 pub use unpack::UnpackError;
 pub use upload::{UploadError, Uploader};
+pub use watch::Watcher;

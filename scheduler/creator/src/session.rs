@@ -2,12 +2,14 @@
 //! logged. Used from two threads of [`crate::worker`]; refresh tokens are good once, so one lock guards them.
 
 use std::sync::Mutex;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cardshop_protocol::api::{Claim, CreationReport, CreationTask, Login, Refresh, ReportAnswer, TokenPair};
 use cardshop_protocol::ids::TaskId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use ureq::tls::RootCerts;
 
 use crate::StopFlag;
 use crate::http::{self, Client};
@@ -17,6 +19,8 @@ use crate::worker::Config;
 const RENEW_BEFORE: Duration = Duration::from_secs(60);
 /// Largest answer that is read, bytes: a task with its recipe.
 const MAX_ANSWER_SIZE: u64 = 16 * 1024 * 1024;
+/// Longest that giving a task back may take: whoever stops the worker waits for it.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Why a call came to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,12 @@ pub(crate) enum ApiError {
     Away(String),
 }
 
+/// `POST /tasks/{id}/logs`.
+#[derive(Serialize)]
+struct LogLines<'a> {
+    text: &'a str,
+}
+
 struct Tokens {
     pair: TokenPair,
     renew_at: Instant,
@@ -39,6 +49,7 @@ struct Tokens {
 
 pub(crate) struct Session {
     client: Client,
+    roots: RootCerts,
     base: String,
     username: String,
     password: String,
@@ -56,6 +67,7 @@ impl Session {
         let Config { server, username, password, roots, .. } = config;
         Self {
             client: Client::new(stop, roots.clone()),
+            roots: roots.clone(),
             base: format!("{}/api/v1", server.trim_end_matches('/')),
             username: username.to_owned(),
             password: password.to_owned(),
@@ -71,6 +83,42 @@ impl Session {
     pub(crate) fn report(&self, task: TaskId, report: &CreationReport) -> Result<ReportAnswer, ApiError> {
         let answer = self.call(&format!("/tasks/{task}/report"), report)?;
         answer.ok_or_else(|| ApiError::Away("an empty answer to a report".into()))
+    }
+
+    /// Adds lines to a task's log.
+    pub(crate) fn log(&self, task: TaskId, text: &str) -> Result<(), ApiError> {
+        let _: Option<serde_json::Value> = self.call(&format!("/tasks/{task}/logs"), &LogLines { text })?;
+        Ok(())
+    }
+
+    /// Tells that a task is given back: once, and not for long. It works after the stop that ends all other calls.
+    /// Unheard, the claim runs out by itself.
+    pub(crate) fn give_back(&self, task: TaskId) {
+        let tokens = self.tokens.lock().expect("no holder panics");
+        let Some(token) = tokens.as_ref().map(|t| t.pair.access_token.clone()) else { return };
+        drop(tokens);
+        let over = StopFlag::new();
+        let client = Client::new(&over, self.roots.clone());
+        let (end, told) = (over.clone(), StopFlag::new());
+        let heard = told.clone();
+        let timer = thread::spawn(move || {
+            let until = Instant::now() + FAREWELL;
+            while !heard.is_stopped() && Instant::now() < until {
+                thread::park_timeout(until.saturating_duration_since(Instant::now()));
+            }
+            end.stop();
+        });
+        let path = format!("{}/tasks/{task}/report", self.base);
+        let request = client.agent().post(path).header("authorization", format!("Bearer {token}"));
+        match request.send_json(CreationReport::Returned) {
+            Ok(response) if response.status().is_success() => tracing::info!(%task, "given back"),
+            Ok(response) => tracing::info!(%task, status = %response.status(), "not given back"),
+            Err(error) => tracing::info!(%task, %error, "not given back"),
+        }
+        told.stop();
+        timer.thread().unpark();
+        // It only ever waits and raises a flag.
+        let _ = timer.join();
     }
 
     /// A call with an access token; once more with a new one when that is not known any more.

@@ -10,7 +10,8 @@ use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::process::Command;
 
-use cardshop_creator::{BuildError, Recipe, StopFlag, build};
+use cardshop_creator::{BuildError, Progress, Recipe, StopFlag, build};
+use cardshop_protocol::api::CreationPhase;
 use cardshop_protocol::index::{ExtentKind, Index, IndexBuilder};
 use common::{BOOT_START, Bench, DATA_START, chunks_not_held, chunks_that_differ, e2, noise, read_data};
 
@@ -290,23 +291,35 @@ fn many_files_and_long_and_odd_names_arrive() {
 }
 
 #[test]
-fn a_raised_stop_ends_a_build_and_leaves_no_image() {
+fn a_stop_in_every_step_ends_the_build_and_leaves_nothing() {
     let bench = bench();
-    let recipe = Recipe::from_text(RECIPE).unwrap();
-    for phase in ["Downloading", "Building", "Indexing"] {
-        let stop = StopFlag::new();
-        let stopped = build(&recipe, &bench.options("card.img"), &stop.clone(), &mut |progress| {
-            if format!("{:?}", progress.phase) == phase {
-                stop.stop();
-            }
-        });
-        assert!(stopped.unwrap_err().is_stopped(), "{phase}");
-        let left: Vec<_> =
-            fs::read_dir(bench.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert!(
-            left.iter().all(|n| ["big.bin", "site.tar.gz", "cache"].iter().any(|k| n == k)),
-            "{phase}: {left:?}"
-        );
+    bench.write("large.bin", &noise(4, 24 << 20));
+    let recipe = Recipe::from_text(&format!("{RECIPE}\n").replace("big.bin", "large.bin")).unwrap();
+    let mut steps = Vec::new();
+    let mut note = |p: Progress| steps.push((p.phase, p.done));
+    build(&recipe, &bench.options("card.img"), &StopFlag::new(), &mut note).unwrap();
+    fs::remove_file(bench.path("card.img")).unwrap();
+    let names = || -> Vec<_> {
+        let mut names: Vec<_> =
+            fs::read_dir(bench.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    let before = names();
+    for phase in [CreationPhase::Downloading, CreationPhase::Building, CreationPhase::Indexing] {
+        let all: Vec<u64> = steps.iter().filter(|s| s.0 == phase).map(|s| s.1).collect();
+        // At its beginning, and in its middle.
+        for at in [all[0], all[all.len() / 2]] {
+            let stop = StopFlag::new();
+            let mut note = |p: Progress| {
+                if p.phase == phase && p.done >= at {
+                    stop.stop();
+                }
+            };
+            let ended = build(&recipe, &bench.options("card.img"), &stop, &mut note);
+            assert!(ended.unwrap_err().is_stopped(), "{phase:?} at {at}");
+            assert_eq!(names(), before, "{phase:?} at {at}");
+        }
     }
 }
 

@@ -60,6 +60,7 @@ impl Site {
                 "/auth/refresh" => Reply::json(&pair(2)),
                 _ if request.header("authorization").is_none() => Reply::status(401),
                 "/tasks/claim" => queue.lock().unwrap().pop().map_or(Reply::status(204), |t| Reply::json(&t)),
+                path if path.ends_with("/logs") => Reply::status(204),
                 _ => report(request, &heard, &**decide.lock().unwrap()),
             }
         });
@@ -71,7 +72,12 @@ impl Site {
     }
 
     fn give_with(&self, recipe: Value, mirrors: Vec<String>) -> TaskId {
-        let task = TaskId::creation(OrderId::from_parts(1, 1));
+        self.give_order(1, recipe, mirrors)
+    }
+
+    /// A task of order number `n`.
+    fn give_order(&self, n: u64, recipe: Value, mirrors: Vec<String>) -> TaskId {
+        let task = TaskId::creation(OrderId::from_parts(n, 1));
         self.tasks.lock().unwrap().push(CreationTask {
             task,
             name: "Demo".into(),
@@ -86,10 +92,15 @@ impl Site {
     }
 
     fn worker(&self, work: &Path, content: &Path) -> Worker {
+        self.worker_with(work, content, |_| ())
+    }
+
+    fn worker_with(&self, work: &Path, content: &Path, change: impl FnOnce(&mut Config)) -> Worker {
         let backoff = Backoff { first: Duration::from_millis(5), most: Duration::from_millis(20) };
         let content = Some(content.to_owned());
-        let config =
+        let mut config =
             Config { content, backoff, ..Config::new(&self.server.url("/"), "maker", PASSWORD, work) };
+        change(&mut config);
         let stop = StopFlag::new();
         let flag = stop.clone();
         Worker { stop, thread: Some(thread::spawn(move || worker::run(config, flag))) }
@@ -99,9 +110,17 @@ impl Site {
         self.reports.lock().unwrap().clone()
     }
 
+    /// What of a task's log has arrived.
+    fn log(&self, task: TaskId) -> String {
+        let pieces = self.server.requests("POST", &format!("/api/v1/tasks/{task}/logs"));
+        pieces.iter().map(|piece| piece.json()["text"].as_str().unwrap().to_owned()).collect()
+    }
+
     /// Waits for the report that ends a task.
     fn end(&self) -> CreationReport {
-        let ends = |r: &CreationReport| !matches!(r, CreationReport::Running { .. });
+        let ends = |r: &CreationReport| {
+            matches!(r, CreationReport::Succeeded { .. } | CreationReport::Failed { .. })
+        };
         wait_for("the end of the task", || self.reports().into_iter().find(ends))
     }
 }
@@ -258,7 +277,7 @@ fn an_image_waits_for_its_warehouse_and_is_not_built_again_even_after_a_restart(
     worker.end().unwrap();
     assert_eq!(leftovers(&work), 1, "the image is kept");
     assert!(
-        site.reports().iter().all(|r| matches!(r, CreationReport::Running { .. })),
+        !site.reports().iter().any(|r| matches!(r, CreationReport::Failed { .. })),
         "the order loses no try"
     );
 
@@ -308,5 +327,93 @@ fn a_stop_in_an_answer_ends_an_upload_that_hangs() {
     wait_for("the next claim", || (claims() > 1).then_some(()));
     assert!(stopped_at.elapsed() < Duration::from_secs(5), "{:?}", stopped_at.elapsed());
     assert!(site.reports().iter().all(|r| matches!(r, CreationReport::Running { .. })));
+    worker.end().unwrap();
+}
+
+#[test]
+fn several_tasks_are_worked_on_at_once_and_each_becomes_its_image() {
+    let (bench, site) = (bench(), Site::start());
+    let ids: Vec<TaskId> = (1..=3).map(|n| site.give_order(n, recipe(), Vec::new())).collect();
+    // Nobody answers an upload before all three are there.
+    site.warehouse.set_away(true);
+    let worker = site.worker_with(&bench.path("work"), &bench.path("content"), |config| config.tasks = 3);
+    let uploading = |task: &TaskId| {
+        let path = format!("/api/v1/tasks/{task}/report");
+        site.server.requests("POST", &path).iter().any(|r| r.json()["phase"] == "uploading")
+    };
+    wait_for("three uploads at once", || ids.iter().all(uploading).then_some(()));
+    assert_eq!(leftovers(&bench.path("work")), 3);
+    site.warehouse.set_away(false);
+    let done = |r: &CreationReport| matches!(r, CreationReport::Succeeded { .. });
+    wait_for("three images", || (site.reports().iter().filter(|r| done(r)).count() == 3).then_some(()));
+    wait_for("the work folder to be cleared", || (leftovers(&bench.path("work")) == 0).then_some(()));
+    worker.end().unwrap();
+}
+
+#[test]
+fn a_worker_that_is_told_to_end_gives_its_tasks_back_and_another_goes_on_with_the_image() {
+    let (bench, site) = (bench(), Site::start());
+    let (work, content) = (bench.path("work"), bench.path("content"));
+    site.warehouse.set_away(true);
+    let task = site.give(recipe());
+    let worker = site.worker(&work, &content);
+    wait_for("an upload", || (!site.server.requests("POST", "/files").is_empty()).then_some(()));
+    worker.end().unwrap();
+    assert_eq!(site.reports().last(), Some(&CreationReport::Returned), "{:?}", site.reports());
+    assert!(!site.reports().iter().any(|r| matches!(r, CreationReport::Failed { .. })));
+
+    site.warehouse.set_away(false);
+    assert_eq!(site.give(recipe()), task);
+    std::fs::remove_file(bench.path("content/a.txt")).unwrap();
+    let worker = site.worker(&work, &content);
+    assert!(matches!(site.end(), CreationReport::Succeeded { .. }));
+    worker.end().unwrap();
+}
+
+#[test]
+fn the_log_of_a_task_arrives_in_order_while_it_runs_and_its_reports_tell_steps_and_when_it_will_be_done() {
+    let (bench, site) = (bench(), Site::start());
+    site.warehouse.set_away(true);
+    let first = site.give_order(1, recipe(), Vec::new());
+    let worker = site.worker(&bench.path("work"), &bench.path("content"));
+    wait_for("word of the warehouse", || {
+        site.log(first).contains("\u{1b}[33mthe image waits for the warehouse").then_some(())
+    });
+    site.warehouse.set_away(false);
+    site.end();
+    let log = wait_for("the last line", || Some(site.log(first)).filter(|log| log.ends_with("done\n")));
+    let places: Vec<_> =
+        ["order Demo", "/data/a.txt", "a.txt: here, 5 bytes", "mke2fs took", "indexing", "uploading"]
+            .iter()
+            .map(|text| log.find(text).unwrap_or_else(|| panic!("{text} is not in {log}")))
+            .collect();
+    assert!(places.is_sorted(), "{log}");
+
+    let told = |task: TaskId| {
+        let all = site.server.requests("POST", &format!("/api/v1/tasks/{task}/report"));
+        all.iter().map(common::server::Request::json).collect::<Vec<_>>()
+    };
+    let second = site.give_order(2, json!({"files": [{"to": "/data/b", "content": "b"}]}), Vec::new());
+    wait_for("the second image", || told(second).iter().any(|r| r["state"] == "succeeded").then_some(()));
+    worker.end().unwrap();
+    assert!(told(first)[0].get("eta_s").is_none(), "nobody knows yet how fast this machine is");
+    assert!(told(second).iter().any(|r| r["eta_s"].is_u64()), "{:?}", told(second));
+}
+
+#[test]
+fn a_worker_that_simulates_checks_the_recipe_and_uploads_a_small_card_without_content() {
+    let (bench, site) = (bench(), Site::start());
+    let far = json!({"files": [{"to": "/data/f", "url": "https://nowhere.invalid/f"}]});
+    site.give_order(1, far, Vec::new());
+    let worker =
+        site.worker_with(&bench.path("work"), &bench.path("content"), |config| config.simulate = true);
+    let CreationReport::Succeeded { image } = site.end() else { panic!("{:?}", site.reports()) };
+    let stored = site.warehouse.image(&image.to_string()).unwrap();
+    assert_eq!(stored.len(), DATA_START as usize);
+    site.give_order(2, json!({"fils": []}), Vec::new());
+    wait_for("the refusal of a wrong recipe", || {
+        let wrong = |r: &CreationReport| matches!(r, CreationReport::Failed { permanent: true, .. });
+        site.reports().iter().any(wrong).then_some(())
+    });
     worker.end().unwrap();
 }

@@ -72,6 +72,7 @@ impl Build {
             backoff: cardshop_creator::Backoff::default(),
             offline: self.offline,
             policy: self.policy.read()?,
+            watcher: cardshop_creator::Watcher::default(),
         };
         let stop = stop_flag();
         if self.check {

@@ -404,6 +404,12 @@ pub(crate) struct CreatorOnly {
     /// Where downloads are kept, for several creators of this machine too [default: WORK/cache].
     #[arg(long, env = "CARDSHOP_CACHE", value_name = "DIR")]
     cache: Option<PathBuf>,
+    /// Images that are built at once.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    tasks: usize,
+    /// Make small stand-ins without content instead of images: for tests and for showing a shop.
+    #[arg(long)]
+    simulate: bool,
     #[command(flatten)]
     policy: CachePolicy,
     #[command(flatten)]
@@ -423,6 +429,7 @@ impl CreatorOnly {
         config.roots = self.trust.roots(None)?;
         config.cache = self.cache.clone();
         config.policy = self.policy.read()?;
+        (config.tasks, config.simulate) = (self.tasks, self.simulate);
         output.event(json!({"event": "ready", "server": config.server}));
         output.line(format_args!("creator of {}", config.server));
         worker::run(config, stop_flag())?;

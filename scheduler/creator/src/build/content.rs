@@ -31,6 +31,12 @@ pub(super) struct Got {
     _held: Option<Held>,
 }
 
+impl Got {
+    fn size(&self) -> u64 {
+        self.path.metadata().map_or(0, |m| m.len())
+    }
+}
+
 /// Every item's file; inline content has none.
 pub(super) struct Downloads {
     pub base: Option<Got>,
@@ -81,7 +87,17 @@ impl Builder<'_> {
             progress(Progress { phase: CreationPhase::Downloading, done: done.min(total), total });
         };
         look();
-        let got = parallel::each(jobs.len(), self.stop, &inner, &mut look, &|n| jobs[n].obtain(&fetcher))?;
+        let watcher = &self.options.watcher;
+        let obtain = |n: usize| {
+            let job: &Job<'_> = &jobs[n];
+            let got = job.obtain(&fetcher);
+            match &got {
+                Ok(got) => watcher.line(format_args!("{}: here, {} bytes", job.name(), got.size())),
+                Err(error) => watcher.line(format_args!("{}: {error}", job.name())),
+            }
+            got
+        };
+        let got = parallel::each(jobs.len(), self.stop, &inner, &mut look, &obtain)?;
         let mut got = got.into_iter();
         let base = base.and_then(|_| got.next());
         let has_file = |entry: &FileEntry| matches!(entry.content, Content::At(_));
@@ -163,6 +179,14 @@ impl Job<'_> {
         match &self.wanted {
             What::Item(item, source, said) => self.item(item, source, *said, fetcher),
             What::Blob(blob, registry) => self.blob(blob, registry, fetcher),
+        }
+    }
+
+    /// For people.
+    fn name(&self) -> String {
+        match &self.wanted {
+            What::Item(_, source, _) => source.shown(),
+            What::Blob(blob, _) => blob.digest.to_string(),
         }
     }
 

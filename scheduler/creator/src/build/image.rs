@@ -115,7 +115,8 @@ impl Builder<'_> {
 
     fn ext4(&self, partition: &Partition) -> ext4::Partition<'_> {
         let range = partition.start..partition.end();
-        ext4::Partition { image: self.part, range, scratch: self.scratch, stop: self.stop }
+        let watcher = &self.options.watcher;
+        ext4::Partition { image: self.part, range, scratch: self.scratch, stop: self.stop, watcher }
     }
 
     pub(super) fn fill_data(&mut self, data: &Partition, tree: &Tree) -> Result<(), BuildError> {
@@ -130,7 +131,8 @@ impl Builder<'_> {
         };
         let range = data.start..data.end();
         // Not `self.ext4`: that would hold all of self, and progress is written meanwhile.
-        let ext4 = ext4::Partition { image: self.part, range, scratch: self.scratch, stop: self.stop };
+        let (scratch, watcher) = (self.scratch, &self.options.watcher);
+        let ext4 = ext4::Partition { image: self.part, range, scratch, stop: self.stop, watcher };
         ext4.make(&self.sizing.data, &identity)?;
         let progress = &mut *self.progress;
         let chunk_size = default_chunk_size(self.sizing.image_bytes).into();
@@ -141,6 +143,7 @@ impl Builder<'_> {
         ext4.fill(&script, &mut |done| {
             progress(Progress { phase: CreationPhase::Building, done: done.min(total), total });
         })?;
+        progress(Progress { phase: CreationPhase::Building, done: total, total });
         Ok(ext4.check()?)
     }
 

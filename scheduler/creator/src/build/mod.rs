@@ -6,12 +6,13 @@
 //! ```
 //!
 //! The image is made as `IMAGE.part` and renamed when its index exists. Scratch files lie in a folder of their
-//! own beside it and go in every case but a killed process. Nothing here needs root. Called by the command
+//! own beside it and go in every case; those of a killed process with the next build in the same folder. Nothing here needs root. Called by the command
 //! line and by [`crate::worker`].
 
 mod content;
 mod error;
 mod image;
+mod scratch;
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -30,8 +31,10 @@ use crate::http::Backoff;
 use crate::policy::Policy;
 use crate::recipe::Recipe;
 use crate::sizing::{self, Sizing};
+use crate::watch::Watcher;
 use content::Downloads;
 use image::Layout;
+use scratch::Scratch;
 
 /// Which files of this machine a recipe may read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +67,8 @@ pub struct Options {
     pub offline: bool,
     /// What the cache keeps. What this build needs stays in any case.
     pub policy: Policy,
+    /// Who hears more of the build than its progress.
+    pub watcher: Watcher,
 }
 
 /// Where a build stands.
@@ -106,13 +111,15 @@ pub fn build(
     let folder = fs::canonicalize(folder)?;
     fs::create_dir_all(&options.cache)?;
     let sizing = sizing::check(recipe, options, stop)?;
+    options.watcher.sizes(&sizing);
     Cache { folder: &options.cache }.sweep(&options.policy, sizing.download_bytes);
     sizing.check_room()?;
-    let scratch = tempfile::Builder::new().prefix(".cardshop-build-").tempdir_in(&folder)?;
-    let part = folder.join(match options.image.file_name() {
+    let part = match options.image.file_name() {
         Some(name) => format!("{}.part", name.to_string_lossy()),
         None => return Err(io::Error::other("the image needs a file name").into()),
-    });
+    };
+    let scratch = Scratch::make(&folder, &part)?;
+    let part = folder.join(part);
     let made =
         Builder { recipe, options, sizing: &sizing, scratch: scratch.path(), part: &part, stop, progress }
             .run();

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use cardshop_creator::{Backoff, BuildError, Built, LocalFiles, Options, Policy, Recipe, StopFlag, build};
+use cardshop_creator::{
+    Backoff, BuildError, Built, LocalFiles, Options, Policy, Recipe, StopFlag, Watcher, build,
+};
 use cardshop_protocol::index::Index;
 use tempfile::TempDir;
 
@@ -45,6 +47,7 @@ impl Bench {
             backoff: Backoff { first: Duration::from_millis(1), most: Duration::from_millis(5) },
             offline: false,
             policy: Policy::default(),
+            watcher: Watcher::default(),
         }
     }
 

@@ -101,7 +101,7 @@ impl Order {
         creation.lease_until = Some(now + CREATION_LEASE);
         creation.status = TaskStatus::Running;
         match report {
-            CreationReport::Running { phase, done, total } => {
+            CreationReport::Running { phase, done, total, .. } => {
                 if creation.phase != Some(phase) || creation.phase_since.is_none() {
                     creation.phase_since = Some(now);
                 }
@@ -109,6 +109,14 @@ impl Order {
                 let Some(reason) = creation.overdue(now) else { return Answer::Renewed };
                 self.creation_failed(now, &reason, false, notes);
                 Answer::Stop
+            }
+            CreationReport::Returned => {
+                notes.add("creation_returned", format!("Creator {owner} ended and gave the image back."));
+                // It counts neither as a failure nor as a creator that fell silent.
+                let (claims, failures) = (creation.claims.saturating_sub(1), creation.failures);
+                let failure = creation.failure.take();
+                *creation = Creation { claims, failures, failure, ..Creation::default() };
+                Answer::Done
             }
             CreationReport::Succeeded { image } => {
                 creation.phase = Some(CreationPhase::Uploading);

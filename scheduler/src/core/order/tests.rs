@@ -64,7 +64,7 @@ fn report(owner: &str, report: CreationReport) -> Input {
 }
 
 fn running() -> CreationReport {
-    CreationReport::Running { phase: CreationPhase::Building, done: 1, total: 2 }
+    CreationReport::Running { phase: CreationPhase::Building, done: 1, total: 2, eta_s: None }
 }
 
 fn failed(permanent: bool) -> CreationReport {
@@ -118,6 +118,22 @@ fn a_silent_creator_loses_its_task_and_may_go_on_until_another_claims_it() {
     step(&mut order, 2 * lease + 2, claim("b")).unwrap();
     assert_eq!(step(&mut order, 2 * lease + 3, report("a", running())), Ok(Answer::Stop));
     assert_eq!(step(&mut order, 2 * lease + 3, report("b", running())), Ok(Answer::Renewed));
+}
+
+#[test]
+fn a_task_given_back_goes_to_the_next_at_once_and_the_order_loses_no_try() {
+    let mut order = order(OrderKind::Physical, 1);
+    for n in 0..20 {
+        step(&mut order, n, claim("a")).unwrap();
+        step(&mut order, n, report("a", running())).unwrap();
+        assert_eq!(step(&mut order, n, report("a", CreationReport::Returned)), Ok(Answer::Done));
+        assert_eq!(order.status(at(n)), OrderStatus::Created);
+    }
+    assert_eq!((order.creation.claims, order.creation.failures), (0, 0));
+    assert_eq!(step(&mut order, 20, report("a", running())), Ok(Answer::Stop), "it is not a's any more");
+    step(&mut order, 20, claim("b")).unwrap();
+    assert_eq!(step(&mut order, 20, report("a", CreationReport::Returned)), Ok(Answer::Stop));
+    assert_eq!(step(&mut order, 21, report("b", running())), Ok(Answer::Renewed));
 }
 
 #[test]
