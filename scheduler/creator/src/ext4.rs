@@ -3,22 +3,25 @@
 //!
 //! `mke2fs -d folder` is not used: it copies owner, access and change times of the folder's files, and nobody
 //! can set a change time, so no two builds would be equal. debugfs takes its times from
-//! `E2FSPROGS_FAKE_TIME`, owners from the script, and contents straight from the cache. Its exit status says
+//! `E2FSPROGS_FAKE_TIME`, owners from the script, and small contents straight from the cache; large files it only gives
+//! their blocks, because it writes them block by block. Its exit status says
 //! nothing; what it prints on its error output does, and e2fsck has the last word.
 //! **Source:** mke2fs(8), debugfs(8), e2fsck(8), dumpe2fs(8) of e2fsprogs 1.47.0.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::StopFlag;
+use crate::copy::Placed;
+use crate::extents;
 use crate::http::wait;
-use crate::script::Script;
+use crate::script::{EMPTY, Script};
 use crate::sizing::DataShape;
 use crate::tree::{BLOCK_SIZE, IMAGE_TIME};
 use crate::watch::Watcher;
@@ -124,8 +127,8 @@ impl Partition<'_> {
         output.success("mke2fs", |status| status.success())
     }
 
-    /// Copies what a script says into the file system; `progress` hears how many bytes of blocks were written.
-    pub(crate) fn fill(&self, script: &Script, progress: &mut dyn FnMut(u64)) -> Result<(), Ext4Error> {
+    /// Puts what a script says into the file system, and tells where the contents of its large files belong.
+    pub(crate) fn fill(&self, script: &Script) -> Result<Vec<Placed>, Ext4Error> {
         let run_error = |source| Ext4Error::Run { tool: "debugfs", source };
         let contents = self.scratch.join("contents");
         fs::create_dir(&contents).map_err(run_error)?;
@@ -134,25 +137,45 @@ impl Partition<'_> {
             let linked = fs::canonicalize(source).and_then(|path| symlink(path, contents.join(name)));
             linked.map_err(run_error)?;
         }
-        for (name, size) in &script.pads {
-            // Not zeros: debugfs would make holes of them.
-            fs::write(contents.join(name), vec![0xff; *size as usize]).map_err(run_error)?;
-        }
+        fs::write(contents.join(EMPTY), b"").map_err(run_error)?;
         for (name, value) in &script.values {
             fs::write(contents.join(name), value).map_err(run_error)?;
         }
+        let output = self.debugfs(&script.text)?;
+        let blocks: Vec<u64> = script.large.iter().map(|file| file.size.div_ceil(BLOCK_SIZE)).collect();
+        let files = extents::parse(&output, &blocks).ok_or_else(|| Ext4Error::Failed {
+            tool: "debugfs",
+            text: "does not tell where it put a file".into(),
+        })?;
+        let (mut initialise, mut placed) = (String::new(), Vec::new());
+        for (file, extents) in script.large.iter().zip(&files) {
+            extents::initialise(&mut initialise, &file.name, extents);
+            placed.extend(extents.iter().map(|e| Placed {
+                source: file.source.clone(),
+                from: e.logical,
+                to: self.range.start + e.physical,
+                length: e.length.min(file.size - e.logical),
+            }));
+        }
+        if !placed.is_empty() {
+            self.debugfs(&initialise)?;
+        }
+        fs::remove_dir_all(&contents).map_err(run_error)?;
+        Ok(placed)
+    }
+
+    /// Runs commands, and gives what they printed.
+    fn debugfs(&self, commands: &str) -> Result<String, Ext4Error> {
         let file = self.scratch.join("debugfs.script");
-        fs::write(&file, &script.text).map_err(run_error)?;
-        let allocated = || fs::metadata(self.image).map_or(0, |m| m.blocks() * 512);
-        let before = allocated();
+        fs::write(&file, commands).map_err(|source| Ext4Error::Run { tool: "debugfs", source })?;
         let mut command = self.command("debugfs")?;
         command.arg("-w").arg("-f").arg(&file).arg(self.name());
-        let output = self.run("debugfs", command, &mut || progress(allocated().saturating_sub(before)))?;
+        let output = self.run("debugfs", command, &mut || ())?;
         if let Some(line) = output.errors.lines().find(|line| !line.starts_with("debugfs 1.")) {
             return Err(Ext4Error::Failed { tool: "debugfs", text: line.to_owned() });
         }
         output.success("debugfs", |status| status.success())?;
-        fs::remove_dir_all(&contents).map_err(run_error)
+        Ok(output.text)
     }
 
     /// Checks the whole file system without changing it.

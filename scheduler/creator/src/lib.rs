@@ -6,8 +6,10 @@
 
 mod build;
 mod cache;
+mod copy;
 mod digest;
 mod ext4;
+mod extents;
 mod fat;
 mod fetch;
 mod http;

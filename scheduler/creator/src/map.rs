@@ -18,6 +18,7 @@ use nix::unistd::{Whence, lseek};
 
 use crate::StopFlag;
 use crate::build::BuildError;
+use crate::copy::Copied;
 
 /// Shorter runs of zeros between data are data: an extent costs 16 bytes of index and a write of its own.
 const MIN_ZERO_RUN: u64 = 64 * 1024;
@@ -63,12 +64,13 @@ pub(crate) fn punch(file: &File, free: &[Range<u64>]) -> io::Result<()> {
 }
 
 /// A scan that gathers extents in order.
-struct Runs {
-    extents: Vec<Extent>,
+#[derive(Default)]
+pub(crate) struct Runs {
+    pub extents: Vec<Extent>,
 }
 
 impl Runs {
-    fn push(&mut self, range: Range<u64>, kind: ExtentKind) {
+    pub(crate) fn push(&mut self, range: Range<u64>, kind: ExtentKind) {
         if range.is_empty() {
             return;
         }
@@ -112,22 +114,30 @@ fn next_data(file: &File, at: u64, end: u64) -> io::Result<Range<u64>> {
     Ok(start / GRANULE * GRANULE..stop.next_multiple_of(GRANULE).min(end))
 }
 
-/// The map of an image of which only `used` matters.
+/// The map of an image of which only `used` matters. What was copied is known without being read.
 pub(crate) fn map(
     file: &File,
     used: &[Range<u64>],
+    copied: &Copied,
     passport: Vec<PassportEntry>,
     stop: &StopFlag,
     progress: &mut dyn FnMut(u64),
 ) -> Result<ImageMap, BuildError> {
     let image_size = file.metadata()?.len();
-    let mut runs = Runs { extents: Vec::new() };
+    let mut runs = Runs::default();
     let mut buffer = vec![0; BUFFER_SIZE];
     let mut read = 0;
     for region in used {
         let mut at = region.start;
         while at < region.end {
-            let data = next_data(file, at, region.end)?;
+            if let Some(known) = copied.at_or_after(at).filter(|known| known.offset <= at) {
+                let end = known.end().min(region.end);
+                runs.push(at..end, known.kind);
+                at = end;
+                continue;
+            }
+            let end = copied.at_or_after(at).map_or(region.end, |next| next.offset.min(region.end));
+            let data = next_data(file, at, end)?;
             runs.push(at..data.start.max(at), ExtentKind::Zero);
             at = data.start.max(at);
             while at < data.end {
@@ -149,10 +159,11 @@ pub(crate) fn map(
     Ok(ImageMap { image_size, extents: runs.joined(), passport })
 }
 
-/// Digests the image's data.
+/// Digests the image's data, but for the chunks whose digests are known.
 pub(crate) fn index(
     file: &File,
     map: ImageMap,
+    copied: &Copied,
     stop: &StopFlag,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Index, BuildError> {
@@ -161,13 +172,22 @@ pub(crate) fn index(
     let mut builder = IndexBuilder::new(map, chunk_size)?;
     let mut buffer = vec![0; BUFFER_SIZE];
     let mut done = 0;
+    // Up to here everything is digested.
+    let mut reached = 0;
     for extent in data {
-        let mut at = extent.offset;
+        let mut at = extent.offset.max(reached);
         while at < extent.end() {
             if stop.is_stopped() {
                 return Err(BuildError::Stopped);
             }
-            let piece = &mut buffer[..(extent.end() - at).min(BUFFER_SIZE as u64) as usize];
+            let chunk = at / u64::from(chunk_size);
+            let chunk_end = (chunk + 1) * u64::from(chunk_size);
+            if let Some(known) = copied.chunks.get(&chunk) {
+                builder.chunk(chunk, known.digest, known.all_zero)?;
+                (at, reached) = (chunk_end, chunk_end);
+                continue;
+            }
+            let piece = &mut buffer[..(extent.end().min(chunk_end) - at).min(BUFFER_SIZE as u64) as usize];
             file.read_exact_at(piece, at)?;
             builder.data(piece)?;
             at += piece.len() as u64;
@@ -199,8 +219,9 @@ mod tests {
         }
         let total = bytes.len() as u64;
         let used = [0..total - 8192, total - 4096..total];
-        let map_of =
-            |file: &File| map(file, &used, Vec::new(), &StopFlag::new(), &mut |_| ()).unwrap().extents;
+        let map_of = |file: &File| {
+            map(file, &used, &Copied::default(), Vec::new(), &StopFlag::new(), &mut |_| ()).unwrap().extents
+        };
 
         let (full, sparse) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         full.write_all_at(&bytes, 0).unwrap();

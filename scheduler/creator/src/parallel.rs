@@ -12,9 +12,21 @@ pub(crate) const CONNECTIONS: usize = 6;
 /// How often a raised stop is handed on and `look` is called.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Calls `work` for every number below `count`, several at once, and gives the results in order, or the first error.
-/// `inner` is raised when `stop` is or one has failed: `work` watches it. `look` is called now and then on this thread.
+/// [`several`] for what waits for servers.
 pub(crate) fn each<T: Send, E: Send>(
+    count: usize,
+    stop: &StopFlag,
+    inner: &StopFlag,
+    look: &mut dyn FnMut(),
+    work: &(dyn Fn(usize) -> Result<T, E> + Sync),
+) -> Result<Vec<T>, E> {
+    several(CONNECTIONS, count, stop, inner, look, work)
+}
+
+/// Calls `work` for every number below `count`, `at_once` of them at a time, the lower numbers first, and gives the results in order, or the first error.
+/// `inner` is raised when `stop` is or one has failed: `work` watches it. `look` is called now and then on this thread.
+pub(crate) fn several<T: Send, E: Send>(
+    at_once: usize,
     count: usize,
     stop: &StopFlag,
     inner: &StopFlag,
@@ -39,7 +51,7 @@ pub(crate) fn each<T: Send, E: Send>(
         main.unpark();
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..CONNECTIONS.min(count)).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..at_once.min(count)).map(|_| scope.spawn(worker)).collect();
         while !workers.iter().all(thread::ScopedJoinHandle::is_finished) {
             if stop.is_stopped() || failed.load(Ordering::Acquire) {
                 inner.stop();

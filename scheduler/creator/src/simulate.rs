@@ -7,6 +7,7 @@ use cardshop_protocol::api::CreationPhase;
 
 use crate::StopFlag;
 use crate::build::{BuildError, Built, Options, Progress};
+use crate::copy::Copied;
 use crate::fat::{self, BOOT_SIZE, Fat};
 use crate::map;
 use crate::mbr::{ALIGNMENT, KIND_FAT32, Mbr, Partition};
@@ -60,8 +61,9 @@ pub(crate) fn build(
     }
     step(CreationPhase::Indexing, 0, size)?;
     let used = map::without(&[0..4096, range], &free);
-    let map = map::map(&image, &used, passport, stop, &mut |_| ())?;
-    let index = map::index(&image, map, stop, &mut |_| ())?;
+    let none = Copied::default();
+    let map = map::map(&image, &used, &none, passport, stop, &mut |_| ())?;
+    let index = map::index(&image, map, &none, stop, &mut |_| ())?;
     step(CreationPhase::Indexing, size, size)?;
     Ok(Built { image: fs::canonicalize(&options.image)?, index, notes: vec![NOTE.trim().to_owned()] })
 }

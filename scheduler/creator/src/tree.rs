@@ -164,8 +164,8 @@ impl Tree {
 /// Bytes of the blocks a file of `size` takes, with those of its extent tree.
 pub(crate) fn file_bytes(size: u64) -> u64 {
     let blocks = size.div_ceil(BLOCK_SIZE);
-    // One extent covers up to 128 MiB and four lie in the inode; a block of the tree holds 340.
-    let tree = if blocks > 4 * 32768 { 1 + blocks / (32768 * 340) } else { 0 };
+    // An extent ends after 128 MiB, and where a group's tables lie between; four lie in the inode, a block holds 340.
+    let tree = if blocks > 32768 { 1 + blocks / (16384 * 340) } else { 0 };
     (blocks + tree) * BLOCK_SIZE
 }
 

@@ -115,6 +115,28 @@ impl IndexBuilder {
         Ok(())
     }
 
+    /// Takes the digest of a whole chunk instead of its data bytes, which somebody else has digested and found to be all
+    /// zero or not. The next data is that behind the chunk.
+    ///
+    /// # Errors
+    /// `WrongDataLength` when data before the chunk was not given, or some of its own was.
+    pub fn chunk(&mut self, number: u64, digest: Digest, all_zero: bool) -> Result<(), IndexError> {
+        let start = number * u64::from(self.chunk_size);
+        let owed = self.map.extents.get(self.extent).is_some_and(|e| e.offset.max(self.at) < start);
+        if self.at > start || owed {
+            return Err(self.wrong_length());
+        }
+        self.skip_to(start);
+        self.at = self.chunk_end();
+        self.given += u64::from(listed(&self.map, start..self.at).0);
+        self.all_zero = all_zero;
+        self.push_chunk(digest);
+        let behind = |e: &Extent| e.kind == ExtentKind::Data && e.end() > self.at;
+        let left = self.map.extents[self.extent..].iter().position(behind);
+        self.extent = left.map_or(self.map.extents.len(), |more| self.extent + more);
+        Ok(())
+    }
+
     /// Ends the image and gives its unsigned index.
     ///
     /// # Errors

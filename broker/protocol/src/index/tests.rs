@@ -67,6 +67,33 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
+    fn chunks_that_others_digested_give_the_same_index_as_their_bytes(
+        runs in proptest::collection::vec((0..3u8, 1..40u8), 1..20),
+        known in proptest::collection::vec(any::<bool>(), 64),
+        seed in any::<u64>(),
+    ) {
+        let map = map_of(&runs, 100);
+        let mut data = noise(map.bytes_of(ExtentKind::Data) as usize, seed);
+        // Some data is all zero.
+        let half = data.len() / 2;
+        data[..half].fill(0);
+        let expected = build(&map, &data, 1000);
+        let image = lay_out(&map, &data, 0);
+        let mut builder = IndexBuilder::new(map, CHUNK).unwrap();
+        for (number, chunk) in expected.chunks().iter().enumerate() {
+            let range = expected.chunk_range(number);
+            if known[number % known.len()] {
+                builder.chunk(number as u64, chunk.digest, chunk.all_zero).unwrap();
+                continue;
+            }
+            for extent in expected.extents_in(range).filter(|e| e.kind == ExtentKind::Data) {
+                builder.data(&image[extent.offset as usize..extent.end() as usize]).unwrap();
+            }
+        }
+        prop_assert_eq!(builder.finish().unwrap(), expected);
+    }
+
+    #[test]
     fn an_index_survives_its_own_encoding_and_fits_its_image(
         runs in prop::collection::vec((0u8..3, 0u8..40), 0..12),
         tail in 0u16..4096, piece in 1usize..100_000, seed: u64,
@@ -198,6 +225,19 @@ fn the_builder_wants_exactly_the_bytes_of_the_data_extents() {
     assert!(matches!(builder.finish(), Err(IndexError::WrongDataLength { expected: 8192, actual: 8000 })));
     let mut builder = IndexBuilder::new(map, CHUNK).unwrap();
     assert!(builder.data(&[1; 8193]).is_err());
+}
+
+#[test]
+fn a_chunk_is_given_whole_and_only_after_the_data_before_it() {
+    let map = map_of(&[(1, 33)], 0);
+    let data = noise(33 * GRANULE as usize, 3);
+    let digest = build(&map, &data, 4096).chunks()[1].digest;
+    let begin = || IndexBuilder::new(map.clone(), CHUNK).unwrap();
+    let mut early = begin();
+    assert!(matches!(early.chunk(1, digest, false), Err(IndexError::WrongDataLength { .. })));
+    let mut begun = begin();
+    begun.data(&data[..CHUNK as usize + 1]).unwrap();
+    assert!(matches!(begun.chunk(1, digest, false), Err(IndexError::WrongDataLength { .. })));
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::io::Read;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::time::Instant;
 
 use cardshop_protocol::api::CreationPhase;
 use cardshop_protocol::index::{Index, PassportEntry, default_chunk_size};
 
 use super::{BuildError, Builder, Progress};
+use crate::copy::{self, Copied, Placed};
 use crate::ext4::{self, Ext4Error, Identity};
 use crate::fat::{self, BOOT_SIZE, Fat};
 use crate::map;
@@ -119,9 +121,9 @@ impl Builder<'_> {
         ext4::Partition { image: self.part, range, scratch: self.scratch, stop: self.stop, watcher }
     }
 
-    pub(super) fn fill_data(&mut self, data: &Partition, tree: &Tree) -> Result<(), BuildError> {
-        let total = tree.bytes();
-        self.report(CreationPhase::Building, 0, total);
+    /// Makes the data partition with all but the contents of its large files: these are placed.
+    pub(super) fn fill_data(&mut self, data: &Partition, tree: &Tree) -> Result<Vec<Placed>, BuildError> {
+        self.report(CreationPhase::Building, 0, tree.bytes());
         let uuid =
             |purpose: &str| uuid_from(&blake3::derive_key(purpose, self.recipe.stable_digest().as_bytes()));
         let identity = Identity {
@@ -129,22 +131,36 @@ impl Builder<'_> {
             uuid: uuid("cardshop 1 data partition uuid"),
             hash_seed: uuid("cardshop 1 data partition hash seed"),
         };
-        let range = data.start..data.end();
-        // Not `self.ext4`: that would hold all of self, and progress is written meanwhile.
-        let (scratch, watcher) = (self.scratch, &self.options.watcher);
-        let ext4 = ext4::Partition { image: self.part, range, scratch, stop: self.stop, watcher };
+        let ext4 = self.ext4(data);
         ext4.make(&self.sizing.data, &identity)?;
-        let progress = &mut *self.progress;
         let chunk_size = default_chunk_size(self.sizing.image_bytes).into();
         // All tables lie before it; files follow without a gap.
         let first_free =
             ext4.free()?.and_then(|free| free.first().map(|range| range.start)).unwrap_or(data.start);
-        let script = Script::new(tree, chunk_size, self.sizing.data.room_after(total), first_free);
-        ext4.fill(&script, &mut |done| {
-            progress(Progress { phase: CreationPhase::Building, done: done.min(total), total });
-        })?;
-        progress(Progress { phase: CreationPhase::Building, done: total, total });
-        Ok(ext4.check()?)
+        let script = Script::new(tree, chunk_size, self.sizing.data.room_after(tree.bytes()), first_free);
+        Ok(ext4.fill(&script)?)
+    }
+
+    /// Copies the contents of the large files to their places, then checks the file system.
+    pub(super) fn copy_contents(
+        &mut self,
+        image: &File,
+        data: &Partition,
+        placed: &[Placed],
+    ) -> Result<Copied, BuildError> {
+        let total = placed.iter().map(|p| p.length).sum();
+        let chunk_size = default_chunk_size(self.sizing.image_bytes).into();
+        let begun = Instant::now();
+        let progress = &mut *self.progress;
+        let mut note = |done| progress(Progress { phase: CreationPhase::Building, done, total });
+        let copied = copy::copy(image, placed, chunk_size, self.stop, &mut note)?;
+        self.options.watcher.line(format_args!(
+            "{total} bytes of large files copied in {:.1} s, {} whole chunks digested",
+            begun.elapsed().as_secs_f64(),
+            copied.chunks.len()
+        ));
+        self.ext4(data).check()?;
+        Ok(copied)
     }
 
     /// Which parts of the image matter.
@@ -182,17 +198,25 @@ impl Builder<'_> {
         Ok(())
     }
 
-    pub(super) fn index(&mut self, image: &File, layout: Layout) -> Result<Index, BuildError> {
+    pub(super) fn index(
+        &mut self,
+        image: &File,
+        layout: Layout,
+        copied: &Copied,
+    ) -> Result<Index, BuildError> {
         let used = map::without(&layout.regions, &layout.free);
-        // Read twice, the second time mostly from memory: once for the map, once for the digests.
-        let blocks = image.metadata()?.blocks() * 512;
+        // What was not copied is read twice, the second time mostly from memory: once for the map, once for the digests.
+        let blocks = (image.metadata()?.blocks() * 512).saturating_sub(copied.bytes());
         let total = blocks * 2;
         let progress = &mut *self.progress;
         let mut report = |done: u64| {
             progress(Progress { phase: CreationPhase::Indexing, done: done.min(total), total });
         };
-        let map = map::map(image, &used, layout.passport, self.stop, &mut |done| report(done))?;
-        map::index(image, map, self.stop, &mut |done| report(blocks + done))
+        report(0);
+        let map = map::map(image, &used, copied, layout.passport, self.stop, &mut |done| report(done))?;
+        let index = map::index(image, map, copied, self.stop, &mut |done| report(blocks + done))?;
+        report(total);
+        Ok(index)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! check (sizing) → free space → download → unpack into a tree → image file:
-//!   base or [MBR · FAT32 boot] · ext4 data, each at 8 MiB multiples → e2fsck → map → index
+//!   base or [MBR · FAT32 boot] · ext4 data, each at 8 MiB multiples: tables and small files → which bytes matter
+//!   → large files, digested on their way → e2fsck → map → index of the rest
 //! ```
 //!
 //! The image is made as `IMAGE.part` and renamed when its index exists. Scratch files lie in a folder of their
@@ -174,9 +175,10 @@ impl Builder<'_> {
             notes.push("this image carries no passport: the base has no FAT32 with room for it".into());
         }
         let data = self.data_partition();
-        self.fill_data(&data, &tree)?;
+        let placed = self.fill_data(&data, &tree)?;
         self.lay_out(&image, boot, &data, &mut layout)?;
-        let index = self.index(&image, layout)?;
+        let copied = self.copy_contents(&image, &data, &placed)?;
+        let index = self.index(&image, layout, &copied)?;
         image.sync_all()?;
         Ok((index, notes))
     }
