@@ -1,11 +1,12 @@
 //! From a recipe to an image with its index, and the worker that does it for the scheduler.
 //!
-//! [`Recipe`] reads and checks, [`check`] sizes, [`build()`] builds, [`Uploader`] puts image and index into a
+//! [`configuration`] makes recipes of what managers want, [`Recipe`] reads and checks, [`check`] sizes, [`build()`] builds, [`Uploader`] puts image and index into a
 //! warehouse, [`worker`] claims creation tasks and does all four. Used by the `cardshop` command (`build`,
 //! `creator`, `demo`, `up --with-creator`). Everything blocks; a [`StopFlag`] ends it within 5 s.
 
 mod build;
 mod cache;
+pub mod configuration;
 mod copy;
 mod digest;
 mod ext4;
@@ -16,6 +17,7 @@ mod http;
 mod map;
 mod mbr;
 mod oci;
+pub mod outside;
 mod parallel;
 mod policy;
 pub mod recipe;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use cardshop_creator::{LocalFiles, Options, Policy, Recipe, Sizing};
+use cardshop_card::StopFlag;
+use cardshop_creator::configuration::{self, Configuration};
+use cardshop_creator::{BuildError, LocalFiles, Options, Policy, Recipe, Sizing};
 use cardshop_protocol::api::CreationPhase;
 use serde_json::json;
 
@@ -19,7 +21,7 @@ use crate::report::{Output, size};
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Build {
-    /// The recipe, YAML or JSON.
+    /// The recipe, YAML or JSON; or a configuration, under the key `configuration`.
     recipe: PathBuf,
     /// Where to write the image.
     #[arg(short, long)]
@@ -61,7 +63,6 @@ impl Build {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
         let shown = self.recipe.display();
         let text = std::fs::read_to_string(&self.recipe).with_context(|| format!("cannot read {shown}"))?;
-        let recipe = Recipe::from_text(&text).with_context(|| shown.to_string())?;
         let options = Options {
             image: self.output.clone(),
             cache: self.cache.clone().unwrap_or_else(|| with_ending(&self.output, ".cache")),
@@ -75,6 +76,7 @@ impl Build {
             watcher: cardshop_creator::Watcher::default(),
         };
         let stop = stop_flag();
+        let recipe = read(&text, &options, &stop, output).with_context(|| shown.to_string())?;
         if self.check {
             let sizing =
                 cardshop_creator::check(&recipe, &options, &stop).with_context(|| shown.to_string())?;
@@ -106,6 +108,18 @@ impl Build {
         ));
         Ok(Ending::Done)
     }
+}
+
+/// A recipe, or that of a configuration; what its catalogue does not have any more is told.
+fn read(text: &str, options: &Options, stop: &StopFlag, output: &Output) -> Result<Recipe, BuildError> {
+    let Some(configuration) = Configuration::of_text(text)? else { return Ok(Recipe::from_text(text)?) };
+    let converted = configuration::resolve(&configuration, options, stop)?;
+    for gone in &converted.vanished {
+        output.event(json!({"event": "vanished", "name": gone.wanted.name, "flavour": gone.wanted.flavour,
+            "others": gone.others}));
+        output.line(gone);
+    }
+    Ok(converted.recipe)
 }
 
 fn with_ending(path: &Path, ending: &str) -> PathBuf {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use cardshop_protocol::index::IndexError;
 
+use crate::configuration::{CatalogueError, InvalidConfiguration};
 use crate::ext4::Ext4Error;
 use crate::fetch::FetchError;
 use crate::mbr::MbrError;
@@ -83,6 +84,18 @@ pub enum BuildError {
         entries: u64,
         /// What was counted on.
         sized: u64,
+    },
+    /// A configuration cannot be.
+    #[error(transparent)]
+    Configuration(#[from] InvalidConfiguration),
+    /// A catalogue cannot be read.
+    #[error("{what}")]
+    Catalogue {
+        /// Its address or file.
+        what: String,
+        /// Why.
+        #[source]
+        source: CatalogueError,
     },
     /// The base unpacks to another size.
     #[error("the base has {actual} bytes when unpacked, expected {expected}")]

@@ -35,7 +35,7 @@ use crate::digest::{Algo, Checksum};
 use crate::oci::ImageName;
 
 pub(crate) use checks::path_fault;
-pub(crate) use raw::at_line;
+pub(crate) use raw::{at_line, plain_value};
 
 /// Largest recipe text, bytes. Inline content is for small files; the largest recipes seen have 200 KiB.
 pub const MAX_RECIPE_SIZE: usize = 8 * 1024 * 1024;

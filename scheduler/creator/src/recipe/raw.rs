@@ -109,6 +109,15 @@ pub(super) fn parse_text(text: &str) -> Result<(RawRecipe, Value), RecipeError> 
     Ok((raw, value))
 }
 
+/// YAML as a plain value, whatever is in it.
+pub(crate) fn plain_value(text: &str) -> Result<Value, RecipeError> {
+    if text.len() > super::MAX_RECIPE_SIZE {
+        return Err(RecipeError::TooLarge(text.len()));
+    }
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(at_line)
+}
+
 pub(super) fn parse_value(value: &Value) -> Result<RawRecipe, RecipeError> {
     serde_json::from_value(value.clone()).map_err(|e| RecipeError::Malformed(e.to_string()))
 }

@@ -18,6 +18,7 @@ use super::log::TaskLog;
 use super::pace::{Pace, Rates};
 use crate::StopFlag;
 use crate::build::{self, BuildError, LocalFiles, Options, Progress};
+use crate::configuration::{self, Catalogue, Configuration};
 use crate::http;
 use crate::recipe::Recipe;
 use crate::session::{ApiError, Session};
@@ -276,38 +277,60 @@ impl<'a> Job<'a> {
             reason: format!("the warehouse: {fault}"),
             permanent: false,
         })?;
-        let recipe = Recipe::from_value(&self.task.recipe).map_err(BuildError::from)?;
         let folder = self.worker.folder.prepare(self.task.task)?;
         let image = folder.join("card.img");
+        let options = self.options(&image);
+        let recipe = self.recipe(&options)?;
         let index = match whole(&folder, &image, &recipe) {
             Some(index) if index.image_size() <= self.task.max_image_bytes => {
                 tracing::info!(task = %self.task.task, "its image is here already");
                 self.told.line(format_args!("the image was built before and is here"));
                 index
             }
-            _ => self.build(&recipe, &folder, &image)?,
+            _ => self.build(&recipe, &folder, &options)?,
         };
         self.upload(&image, &index)?;
         Ok(index.id())
     }
 
-    fn build(&self, recipe: &Recipe, folder: &Path, image: &Path) -> Result<Index, Failure> {
+    fn options(&self, image: &Path) -> Options {
+        let config = self.worker.config;
+        Options {
+            image: image.to_owned(),
+            cache: config.cache.clone().unwrap_or_else(|| self.worker.folder.root.join("cache")),
+            local_files: config.content.clone().map_or(LocalFiles::Refused, LocalFiles::Below),
+            max_image_bytes: Some(self.task.max_image_bytes),
+            backoff: config.backoff,
+            offline: false,
+            policy: config.policy.clone(),
+            watcher: self.watcher(),
+        }
+    }
+
+    /// The task's recipe; of a configuration, with the catalogue as it is now.
+    fn recipe(&self, options: &Options) -> Result<Recipe, Failure> {
+        let configuration = Configuration::of_value(&self.task.recipe).map_err(BuildError::from)?;
+        let Some(configuration) = configuration else {
+            return Ok(Recipe::from_value(&self.task.recipe).map_err(BuildError::from)?);
+        };
+        let converted = match self.worker.config.simulate {
+            true => configuration.recipe(&Catalogue::default()).map_err(BuildError::from)?,
+            false => configuration::resolve(&configuration, options, &self.stop)?,
+        };
+        for gone in &converted.vanished {
+            tracing::warn!(task = %self.task.task, %gone);
+            self.told.line(format_args!("{YELLOW}{gone}{PLAIN}"));
+        }
+        Ok(converted.recipe)
+    }
+
+    fn build(&self, recipe: &Recipe, folder: &Path, options: &Options) -> Result<Index, Failure> {
         let marker = folder.join("built");
         if marker.exists() {
             fs::remove_file(&marker)?;
         }
-        let options = Options {
-            image: image.to_owned(),
-            cache: self.worker.config.cache.clone().unwrap_or_else(|| self.worker.folder.root.join("cache")),
-            local_files: self.worker.config.content.clone().map_or(LocalFiles::Refused, LocalFiles::Below),
-            max_image_bytes: Some(self.task.max_image_bytes),
-            backoff: self.worker.config.backoff,
-            offline: false,
-            policy: self.worker.config.policy.clone(),
-            watcher: self.watcher(),
-        };
         let build = if self.worker.config.simulate { simulate::build } else { build::build };
-        let built = build(recipe, &options, &self.stop, &mut |progress| self.told.note(progress))?;
+        let built = build(recipe, options, &self.stop, &mut |progress| self.told.note(progress))?;
         for note in &built.notes {
             tracing::info!(task = %self.task.task, note);
             self.told.line(format_args!("{YELLOW}{note}{PLAIN}"));

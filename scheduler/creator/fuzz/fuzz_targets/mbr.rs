@@ -1,0 +1,7 @@
+//! The reader of partition tables under random bytes.
+#![no_main]
+
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::mbr(bytes));
