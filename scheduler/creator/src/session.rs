@@ -5,10 +5,12 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cardshop_protocol::api::{Claim, CreationReport, CreationTask, Login, Refresh, ReportAnswer, TokenPair};
+use cardshop_protocol::api::{
+    Claim, CreationPhase, CreationReport, CreationTask, Login, Refresh, ReportAnswer, TokenPair,
+};
 use cardshop_protocol::ids::TaskId;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use ureq::tls::RootCerts;
 
 use crate::StopFlag;
@@ -36,10 +38,19 @@ pub(crate) enum ApiError {
     Away(String),
 }
 
-/// `POST /tasks/{id}/logs`.
+/// `POST /tasks/{id}/log`.
 #[derive(Serialize)]
-struct LogLines<'a> {
+struct LogPiece<'a> {
+    kind: &'static str,
+    /// Bytes that were sent before it.
+    offset: u64,
     text: &'a str,
+}
+
+/// Its answer.
+#[derive(Deserialize)]
+struct LogSize {
+    size: u64,
 }
 
 struct Tokens {
@@ -85,10 +96,23 @@ impl Session {
         answer.ok_or_else(|| ApiError::Away("an empty answer to a report".into()))
     }
 
-    /// Adds lines to a task's log.
-    pub(crate) fn log(&self, task: TaskId, text: &str) -> Result<(), ApiError> {
-        let _: Option<serde_json::Value> = self.call(&format!("/tasks/{task}/logs"), &LogLines { text })?;
-        Ok(())
+    /// Adds lines to the log of a task's step, which has `offset` bytes before them, and gives how many it has then.
+    pub(crate) fn log(
+        &self,
+        task: TaskId,
+        phase: CreationPhase,
+        offset: u64,
+        text: &str,
+    ) -> Result<u64, ApiError> {
+        let kind = match phase {
+            CreationPhase::Downloading => "download",
+            CreationPhase::Building => "build",
+            CreationPhase::Indexing => "index",
+            CreationPhase::Uploading => "upload",
+        };
+        let answer: Option<LogSize> =
+            self.call(&format!("/tasks/{task}/log"), &LogPiece { kind, offset, text })?;
+        answer.map(|log| log.size).ok_or_else(|| ApiError::Away("an empty answer to a log".into()))
     }
 
     /// Tells that a task is given back: once, and not for long. It works after the stop that ends all other calls.

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -23,6 +24,8 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(30);
 const PASSWORD: &str = "correct horse";
 
+/// By task and kind.
+type Logs = Arc<Mutex<HashMap<(String, String), String>>>;
 type OnReport = dyn Fn(&CreationReport) -> bool + Send + Sync;
 
 /// A scheduler with at most one task to give, and the warehouse at the same address.
@@ -31,6 +34,7 @@ struct Site {
     warehouse: Warehouse,
     tasks: Arc<Mutex<Vec<CreationTask>>>,
     reports: Arc<Mutex<Vec<CreationReport>>>,
+    logs: Logs,
     /// While true, nobody answers below `/api`.
     away: Arc<Mutex<bool>>,
     /// Says whether a report is answered with stop.
@@ -49,6 +53,8 @@ impl Site {
         let on_report: Arc<Mutex<Box<OnReport>>> = Arc::new(Mutex::new(Box::new(|_| false)));
         let (store, queue, heard) = (warehouse.clone(), tasks.clone(), reports.clone());
         let (gone, decide) = (away.clone(), on_report.clone());
+        let logs = Logs::default();
+        let written = logs.clone();
         let server = Server::start(move |request| {
             let Some(path) = request.path.strip_prefix("/api/v1") else { return store.answer(request) };
             if *gone.lock().unwrap() {
@@ -60,11 +66,11 @@ impl Site {
                 "/auth/refresh" => Reply::json(&pair(2)),
                 _ if request.header("authorization").is_none() => Reply::status(401),
                 "/tasks/claim" => queue.lock().unwrap().pop().map_or(Reply::status(204), |t| Reply::json(&t)),
-                path if path.ends_with("/logs") => Reply::status(204),
+                path if path.ends_with("/log") => append(path, &request.json(), &written),
                 _ => report(request, &heard, &**decide.lock().unwrap()),
             }
         });
-        Self { server, warehouse, tasks, reports, away, on_report }
+        Self { server, warehouse, tasks, reports, logs, away, on_report }
     }
 
     fn give(&self, recipe: Value) -> TaskId {
@@ -110,10 +116,11 @@ impl Site {
         self.reports.lock().unwrap().clone()
     }
 
-    /// What of a task's log has arrived.
+    /// What of a task's logs has arrived, step after step.
     fn log(&self, task: TaskId) -> String {
-        let pieces = self.server.requests("POST", &format!("/api/v1/tasks/{task}/logs"));
-        pieces.iter().map(|piece| piece.json()["text"].as_str().unwrap().to_owned()).collect()
+        let (logs, path) = (self.logs.lock().unwrap(), format!("/tasks/{task}/log"));
+        let kinds = ["download", "build", "index", "upload"].map(|kind| (path.clone(), kind.to_owned()));
+        kinds.iter().filter_map(|key| logs.get(key)).cloned().collect()
     }
 
     /// Waits for the report that ends a task.
@@ -135,6 +142,20 @@ fn report(request: &Request, heard: &Mutex<Vec<CreationReport>>, decide: &OnRepo
     let stop = decide(&report);
     heard.lock().unwrap().push(report);
     Reply::json(&ReportAnswer { stop, grant: Some(grant()) })
+}
+
+/// Takes what of a piece is new, and says where the next one begins.
+fn append(path: &str, piece: &Value, logs: &Logs) -> Reply {
+    let (kind, text) = (piece["kind"].as_str().unwrap(), piece["text"].as_str().unwrap());
+    let mut logs = logs.lock().unwrap();
+    let log = logs.entry((path.to_owned(), kind.to_owned())).or_default();
+    let offset = piece["offset"].as_u64().unwrap() as usize;
+    if offset > log.len() {
+        return Reply::status(409);
+    }
+    let new = text.get(log.len() - offset..).unwrap_or_default().to_owned();
+    log.push_str(&new);
+    Reply::json(&json!({"task": path, "kind": kind, "size": log.len()}))
 }
 
 fn wait_for<T>(what: &str, found: impl Fn() -> Option<T>) -> T {
@@ -368,6 +389,13 @@ fn a_worker_that_is_told_to_end_gives_its_tasks_back_and_another_goes_on_with_th
     let worker = site.worker(&work, &content);
     assert!(matches!(site.end(), CreationReport::Succeeded { .. }));
     worker.end().unwrap();
+    let log = site.log(task);
+    assert_eq!(
+        log.matches("order Demo").count(),
+        2,
+        "the second worker's log goes on behind the first's: {log}"
+    );
+    assert!(log.contains("was built before"), "{log}");
 }
 
 #[test]

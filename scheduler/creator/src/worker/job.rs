@@ -15,7 +15,7 @@ use cardshop_protocol::index::Index;
 use super::Worker;
 use super::folder::whole;
 use super::log::TaskLog;
-use super::pace::{Pace, Rates};
+use super::pace::{self, Pace, Rates};
 use crate::StopFlag;
 use crate::build::{self, BuildError, LocalFiles, Options, Progress};
 use crate::configuration::{self, Catalogue, Configuration};
@@ -83,6 +83,8 @@ struct Told {
     progress: Mutex<Progress>,
     pace: Mutex<Pace>,
     log: Mutex<TaskLog>,
+    /// Bytes that the scheduler has of each step's log, as far as it is known.
+    log_sizes: Mutex<[Option<u64>; 4]>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -91,7 +93,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Told {
     fn line(&self, text: fmt::Arguments<'_>) {
-        lock(&self.log).add(self.begun.elapsed(), &text.to_string());
+        let phase = lock(&self.progress).phase;
+        lock(&self.log).add(self.begun.elapsed(), phase, &text.to_string());
     }
 
     fn note(&self, progress: Progress) {
@@ -153,6 +156,7 @@ impl<'a> Job<'a> {
             progress: Mutex::new(progress),
             pace: Mutex::new(Pace::new(rates)),
             log: Mutex::default(),
+            log_sizes: Mutex::default(),
         };
         let grant = Mutex::new(task.grant.clone());
         let (stop, ended) = (StopFlag::new(), StopFlag::new());
@@ -230,14 +234,33 @@ impl<'a> Job<'a> {
 
     /// Sends what the log has; what is not heard waits.
     fn send_log(&self) {
+        let mut sizes = lock(&self.told.log_sizes);
         loop {
             let Some(piece) = lock(&self.told.log).piece() else { return };
-            if let Err(error) = self.session.log(self.task.task, &piece.text) {
-                tracing::debug!(%error, "a piece of the log was not heard");
-                return;
+            let size = &mut sizes[pace::step(piece.phase)];
+            match self.send_piece(size, piece.phase, &piece.text) {
+                Ok(()) => lock(&self.told.log).sent(&piece),
+                Err(error) => return tracing::debug!(%error, "a piece of the log was not heard"),
             }
-            lock(&self.told.log).sent(&piece);
         }
+    }
+
+    /// Sends a piece to where the log ends; of a task that another worker had before, that is not its beginning.
+    fn send_piece(&self, size: &mut Option<u64>, phase: CreationPhase, text: &str) -> Result<(), ApiError> {
+        let task = self.task.task;
+        let offset = match *size {
+            Some(offset) => offset,
+            None => self.session.log(task, phase, 0, "")?,
+        };
+        *size = Some(offset);
+        let sent = self.session.log(task, phase, offset, text);
+        match &sent {
+            Ok(now) => *size = Some(*now),
+            // Sent again with the same offset it is not there twice.
+            Err(ApiError::Away(_)) => {}
+            Err(_) => *size = None,
+        }
+        sent.map(|_| ())
     }
 
     /// Says how it ended until that is heard, then clears up.

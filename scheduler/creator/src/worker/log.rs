@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use cardshop_protocol::api::CreationPhase;
+
 /// Longest line, bytes.
 const MAX_LINE: usize = 2000;
 /// Most bytes that wait to be sent: a scheduler that is away for an hour costs no more memory.
@@ -16,7 +18,7 @@ const MAX_PIECE: usize = 32 * 1024;
 /// Lines that wait to be sent.
 #[derive(Debug, Default)]
 pub(super) struct TaskLog {
-    waiting: VecDeque<String>,
+    waiting: VecDeque<(CreationPhase, String)>,
     bytes: usize,
     /// Number of the first line that waits.
     first: u64,
@@ -25,8 +27,10 @@ pub(super) struct TaskLog {
 }
 
 /// What is sent at once.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Piece {
+    /// Step that all its lines are of.
+    pub(super) phase: CreationPhase,
     /// Whole lines.
     pub(super) text: String,
     /// Number of the line after its last.
@@ -35,12 +39,12 @@ pub(super) struct Piece {
 }
 
 impl TaskLog {
-    /// Adds what happened `since` the task began; of several lines each becomes one.
-    pub(super) fn add(&mut self, since: Duration, text: &str) {
+    /// Adds what happened in a step, `since` the task began; of several lines each becomes one.
+    pub(super) fn add(&mut self, since: Duration, phase: CreationPhase, text: &str) {
         for line in text.lines() {
             let line = format!("{:>8.1} s  {}\n", since.as_secs_f64(), readable(line));
             self.bytes += line.len();
-            self.waiting.push_back(line);
+            self.waiting.push_back((phase, line));
         }
         while self.bytes > MAX_WAITING && self.drop_first() {
             self.left_out += 1;
@@ -48,7 +52,7 @@ impl TaskLog {
     }
 
     fn drop_first(&mut self) -> bool {
-        let Some(line) = self.waiting.pop_front() else { return false };
+        let Some((_, line)) = self.waiting.pop_front() else { return false };
         self.bytes -= line.len();
         self.first += 1;
         true
@@ -56,18 +60,19 @@ impl TaskLog {
 
     /// The next lines to send, if there are any. They wait until [`Self::sent`].
     pub(super) fn piece(&self) -> Option<Piece> {
-        let mut piece = Piece { upto: self.first, left_out: self.left_out, ..Piece::default() };
+        let (phase, _) = *self.waiting.front()?;
+        let mut piece = Piece { phase, text: String::new(), upto: self.first, left_out: self.left_out };
         if self.left_out > 0 {
             piece.text = format!("… {} lines left out\n", self.left_out);
         }
-        for line in &self.waiting {
+        for (_, line) in self.waiting.iter().take_while(|(of, _)| *of == phase) {
             if piece.text.len() + line.len() > MAX_PIECE {
                 break;
             }
             piece.text.push_str(line);
             piece.upto += 1;
         }
-        (!piece.text.is_empty()).then_some(piece)
+        Some(piece)
     }
 
     /// A piece has arrived.
@@ -119,6 +124,7 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const BUILDING: CreationPhase = CreationPhase::Building;
 
     #[test]
     fn colours_are_kept_and_every_other_control_sequence_goes() {
@@ -137,14 +143,18 @@ mod tests {
     #[test]
     fn lines_are_sent_in_order_once_and_wait_until_they_have_arrived() {
         let mut log = TaskLog::default();
-        log.add(SECOND, "one\ntwo");
+        log.add(SECOND, BUILDING, "one\ntwo");
         let piece = log.piece().unwrap();
         assert_eq!(piece.text, "     1.0 s  one\n     1.0 s  two\n");
-        log.add(SECOND * 2, "three");
+        log.add(SECOND * 2, BUILDING, "three");
+        log.add(SECOND * 2, CreationPhase::Indexing, "four");
         assert!(log.piece().unwrap().text.starts_with(&piece.text), "an unheard piece is sent again");
         log.sent(&piece);
         let piece = log.piece().unwrap();
         assert_eq!(piece.text, "     2.0 s  three\n");
+        log.sent(&piece);
+        let piece = log.piece().unwrap();
+        assert_eq!((piece.phase, piece.text.as_str()), (CreationPhase::Indexing, "     2.0 s  four\n"));
         log.sent(&piece);
         assert_eq!((log.piece(), log.bytes), (None, 0));
     }
@@ -154,10 +164,10 @@ mod tests {
         let mut log = TaskLog::default();
         let line = "x".repeat(1000);
         for _ in 0..1000 {
-            log.add(SECOND, &line);
+            log.add(SECOND, BUILDING, &line);
             assert!(log.bytes <= MAX_WAITING);
         }
-        log.add(SECOND, "the newest");
+        log.add(SECOND, BUILDING, "the newest");
         let (mut all, mut pieces) = (String::new(), 0);
         while let Some(piece) = log.piece() {
             assert!(piece.text.len() <= MAX_PIECE);
