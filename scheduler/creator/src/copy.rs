@@ -1,11 +1,12 @@
 //! Large files into the image, each byte read once: what is written is digested on the way, so that the index need not
 //! read it again. Several pieces at once, in the order of the image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cardshop_protocol::ids::Digest;
 use cardshop_protocol::index::{Extent, ExtentKind, GRANULE};
@@ -61,19 +62,34 @@ impl Copied {
     }
 }
 
-/// Copies all of `placed`. `progress` hears how many bytes are there.
+/// Copies all of `placed`. `progress` hears how many bytes are there, and up to which offset of the image everything is.
 pub(crate) fn copy(
     image: &File,
     placed: &[Placed],
     chunk_size: u64,
     stop: &StopFlag,
-    progress: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Copied, BuildError> {
     let mut pieces: Vec<Placed> = placed.iter().flat_map(cut).collect();
     pieces.sort_by_key(|piece| piece.to);
     let (inner, done) = (StopFlag::new(), AtomicU64::new(0));
-    let mut look = || progress(done.load(Ordering::Relaxed));
-    let work = |n: usize| copy_piece(image, &pieces[n], chunk_size, &inner, &done);
+    // Pieces are begun in order: this is the first that has not ended, and which behind it have.
+    let ended = Mutex::new((0, BTreeSet::new()));
+    let reached = || {
+        let (first, _) = *lock(&ended);
+        pieces.get(first).map_or(u64::MAX, |piece| piece.to)
+    };
+    let mut look = || progress(done.load(Ordering::Relaxed), reached());
+    let work = |n: usize| {
+        let copied = copy_piece(image, &pieces[n], chunk_size, &inner, &done)?;
+        let mut ended = lock(&ended);
+        let (first, behind) = &mut *ended;
+        behind.insert(n);
+        while behind.remove(first) {
+            *first += 1;
+        }
+        Ok::<_, BuildError>(copied)
+    };
     let results = parallel::several(AT_ONCE, pieces.len(), stop, &inner, &mut look, &work)?;
     if stop.is_stopped() {
         return Err(BuildError::Stopped);
@@ -88,6 +104,10 @@ pub(crate) fn copy(
         chunks.extend(digests);
     }
     Ok(Copied { extents: runs.extents, chunks })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A placed range in pieces that begin and end on multiples of [`PIECE_SIZE`] of the image, and so on chunks.
@@ -187,8 +207,11 @@ mod tests {
         let place = |from: u64, to, length: u64| Placed { source: path.clone(), from, to, length };
         let rest = content.len() as u64 - CHUNK;
         let placed = [place(CHUNK, second, rest), place(0, first, CHUNK)];
-        let mut heard = 0;
-        let copied = copy(&image, &placed, CHUNK, &StopFlag::new(), &mut |done| heard = done).unwrap();
+        let mut heard = (0, 0);
+        let copied =
+            copy(&image, &placed, CHUNK, &StopFlag::new(), &mut |done, upto| heard = (done, upto)).unwrap();
+        let (heard, upto) = heard;
+        assert_eq!(upto, u64::MAX, "nothing is left");
 
         assert_eq!(heard, content.len() as u64);
         assert_eq!(copied.bytes(), heard.next_multiple_of(4096));
@@ -224,7 +247,7 @@ mod tests {
         std::fs::write(&path, b"short").unwrap();
         let image = tempfile::tempfile().unwrap();
         let placed = [Placed { source: path, from: 0, to: 0, length: 6 }];
-        let error = copy(&image, &placed, CHUNK, &StopFlag::new(), &mut |_| ()).unwrap_err();
+        let error = copy(&image, &placed, CHUNK, &StopFlag::new(), &mut |_, _| ()).unwrap_err();
         assert!(matches!(error, BuildError::File { path, .. } if path.ends_with("content")));
     }
 }

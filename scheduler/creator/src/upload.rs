@@ -25,6 +25,7 @@ use ureq::http::Response;
 use ureq::tls::RootCerts;
 
 use crate::StopFlag;
+use crate::early::Growing;
 use crate::http::{self, Backoff, Client};
 
 /// Bytes of one PATCH, and of memory.
@@ -97,6 +98,8 @@ enum Content<'a> {
     Index(&'a [u8]),
     Image(&'a File, u64),
     Packed(&'a File, &'a Packed<'a>),
+    /// An image that is still being built, and its size.
+    Growing(&'a Growing, u64),
 }
 
 /// The chunks of an image that travel: those that are not all zero, in the order of its index.
@@ -137,14 +140,14 @@ impl Content<'_> {
     fn kind(&self) -> &'static str {
         match self {
             Self::Index(_) => "index",
-            Self::Image(..) => "image",
+            Self::Image(..) | Self::Growing(..) => "image",
             Self::Packed(..) => "packed",
         }
     }
     fn size(&self) -> u64 {
         match self {
             Self::Index(bytes) => bytes.len() as u64,
-            Self::Image(_, size) => *size,
+            Self::Image(_, size) | Self::Growing(_, size) => *size,
             Self::Packed(_, packed) => packed.size(),
         }
     }
@@ -155,6 +158,15 @@ impl Content<'_> {
             Self::Index(bytes) => buffer.copy_from_slice(&bytes[offset as usize..][..size as usize]),
             Self::Image(file, _) => file.read_exact_at(buffer, offset)?,
             Self::Packed(file, packed) => packed.read(file, buffer, offset)?,
+            Self::Growing(growing, _) => {
+                let Some((file, _)) = growing.wait_for(offset + size) else {
+                    return Err(io::Error::new(
+                        io::ErrorKind::Interrupted,
+                        "the upload is not needed any more",
+                    ));
+                };
+                file.read_exact_at(buffer, offset)?;
+            }
         }
         Ok(())
     }
@@ -190,7 +202,7 @@ impl<'a> Uploader<'a> {
         backoff: Backoff,
     ) -> Result<Self, UploadError> {
         http::check_address(warehouse).map_err(UploadError::Address)?;
-        let name = name.chars().filter(|c| !c.is_control()).take(MAX_NAME_LENGTH).collect();
+        let name = name_of(name);
         let warehouse = warehouse.trim_end_matches('/').to_owned();
         Ok(Self {
             warehouse,
@@ -220,9 +232,12 @@ impl<'a> Uploader<'a> {
         let mut session = Session { client: &client, token, stop, warehouse: &self.warehouse };
         let metadata = |kind: &str| {
             let id = self.index.id().to_string();
-            let pairs =
-                [("kind", kind), ("task", &self.task.to_string()), ("name", &self.name), ("image", &id)];
-            pairs.map(|(key, value)| format!("{key} {}", STANDARD.encode(value))).join(",")
+            metadata(&[
+                ("kind", kind),
+                ("task", &self.task.to_string()),
+                ("name", &self.name),
+                ("image", &id),
+            ])
         };
         let encoded = self.index.encode();
         let index = Content::Index(&encoded);
@@ -259,6 +274,56 @@ impl<'a> Uploader<'a> {
             UploadError::File { source, .. } => UploadError::File { path: self.path.to_owned(), source },
             other => other,
         }
+    }
+}
+
+fn name_of(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(MAX_NAME_LENGTH).collect()
+}
+
+fn metadata(pairs: &[(&str, &str)]) -> String {
+    let encoded: Vec<_> =
+        pairs.iter().map(|(key, value)| format!("{key} {}", STANDARD.encode(value))).collect();
+    encoded.join(",")
+}
+
+/// Where an image goes that is still being built.
+pub struct EarlyUpload<'a> {
+    /// Address of the warehouse.
+    pub warehouse: &'a str,
+    /// For which task.
+    pub task: TaskId,
+    /// Of the image.
+    pub name: &'a str,
+    /// Between tries.
+    pub backoff: Backoff,
+    /// Whose certificate the warehouse is to have.
+    pub roots: RootCerts,
+}
+
+impl EarlyUpload<'_> {
+    /// Uploads an image as it grows, to its end. What ends it before takes what was uploaded away again.
+    ///
+    /// # Errors
+    /// [`UploadError`]; the image is to go the usual way then.
+    pub fn run(&self, growing: &Growing, token: &dyn Fn() -> String) -> Result<(), UploadError> {
+        http::check_address(self.warehouse).map_err(UploadError::Address)?;
+        let Some((_, size)) = growing.wait_for(1) else { return Err(UploadError::Stopped) };
+        let warehouse = self.warehouse.trim_end_matches('/');
+        let client = Client::new(&growing.stop, self.roots.clone());
+        let mut session = Session { client: &client, token, stop: &growing.stop, warehouse };
+        let (task, name) = (self.task.to_string(), name_of(self.name));
+        let metadata = metadata(&[("kind", "image"), ("task", &task), ("name", &name)]);
+        let (mut place, content) = (None, Content::Growing(growing, size));
+        let mut note = |sent| growing.note_sent(sent);
+        let done = session.put(content, &metadata, &mut place, self.backoff, &mut note);
+        if let (Err(_), Some(place)) = (&done, place) {
+            // Room at the warehouse; unheard, the upload expires there.
+            let client = Client::new(&StopFlag::new(), self.roots.clone());
+            let session = Session { client: &client, token, stop: &growing.stop, warehouse };
+            let _ = session.head(client.agent().delete(&place)).call();
+        }
+        done
     }
 }
 

@@ -4,15 +4,17 @@
 
 mod common;
 
+use std::fs::File;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use cardshop_creator::{Backoff, StopFlag, UploadError, Uploader};
+use cardshop_creator::{Backoff, EarlyUpload, Growing, StopFlag, UploadError, Uploader};
 use cardshop_protocol::ids::{OrderId, TaskId};
 use cardshop_protocol::index::{Extent, ExtentKind, ImageMap, Index, IndexBuilder};
 use common::server::{Reply, Server};
 use common::warehouse::{Misfortune, Warehouse};
 use common::{Bench, noise};
+use ureq::tls::RootCerts;
 
 /// Three pieces, the last of them short.
 const SIZE: usize = 40_000_000 / 4096 * 4096;
@@ -50,6 +52,14 @@ impl Setting {
     }
     fn upload(&self) -> Result<Vec<u64>, UploadError> {
         self.upload_with(&|| "token".into())
+    }
+    /// Waits until so many pieces have been sent and taken.
+    fn wait_for_patches(&self, count: usize) {
+        let begun = std::time::Instant::now();
+        while self.server.requests("PATCH", "/files").len() < count {
+            assert!(begun.elapsed() < Duration::from_secs(30), "no piece came");
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
     }
     fn is_stored(&self) -> bool {
         self.warehouse.image(&self.index.id().to_string()) == Some(noise(1, SIZE))
@@ -173,4 +183,50 @@ fn the_token_goes_to_the_warehouse_only() {
     let task = TaskId::creation(OrderId::from_parts(1, 1));
     let plain = Uploader::new("http://shop.example", task, "", &path, &refused.index, Backoff::default());
     assert!(matches!(plain.err(), Some(UploadError::Address(_))));
+}
+
+#[test]
+fn an_image_travels_while_it_grows_and_its_index_alone_follows() {
+    let setting = setting();
+    let (growing, image) = (Growing::default(), File::open(setting.bench.path("card.img")).unwrap());
+    let url = setting.server.url("");
+    let backoff = Backoff { first: Duration::from_millis(1), most: Duration::from_millis(2) };
+    let task = TaskId::creation(OrderId::from_parts(1, 1));
+    let early = EarlyUpload { warehouse: &url, task, name: "Demo", backoff, roots: RootCerts::WebPki };
+    let piece = 16 << 20;
+    std::thread::scope(|scope| {
+        let upload = scope.spawn(|| early.run(&growing, &|| "token".into()));
+        // The second piece is not whole yet.
+        growing.written(&image, piece + 4096).unwrap();
+        setting.wait_for_patches(1);
+        assert_eq!(setting.server.requests("PATCH", "/files").len(), 1, "no byte that may change");
+        growing.written(&image, u64::MAX).unwrap();
+        upload.join().unwrap().unwrap();
+    });
+    assert_eq!(growing.sent(), SIZE as u64);
+    assert!(!setting.is_stored(), "its index is missing");
+    setting.upload().unwrap();
+    assert!(setting.is_stored());
+    let kinds: Vec<_> = setting.warehouse.metadata().iter().map(|m| m["kind"].clone()).collect();
+    assert_eq!(kinds, ["image", "index"]);
+}
+
+#[test]
+fn an_early_upload_that_is_not_needed_ends_at_once_and_leaves_nothing_at_the_warehouse() {
+    let setting = setting();
+    let (growing, image) = (Growing::default(), File::open(setting.bench.path("card.img")).unwrap());
+    let url = setting.server.url("");
+    let task = TaskId::creation(OrderId::from_parts(1, 1));
+    let backoff = Backoff::default();
+    let early = EarlyUpload { warehouse: &url, task, name: "Demo", backoff, roots: RootCerts::WebPki };
+    std::thread::scope(|scope| {
+        let upload = scope.spawn(|| early.run(&growing, &|| "token".into()));
+        growing.written(&image, 17 << 20).unwrap();
+        setting.wait_for_patches(1);
+        growing.abandon();
+        assert!(upload.join().unwrap().is_err());
+    });
+    assert_eq!(setting.server.requests("DELETE", "/files").len(), 1);
+    setting.upload().unwrap();
+    assert!(setting.is_stored());
 }

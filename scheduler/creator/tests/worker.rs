@@ -445,3 +445,19 @@ fn a_worker_that_simulates_checks_the_recipe_and_uploads_a_small_card_without_co
     });
     worker.end().unwrap();
 }
+
+#[test]
+fn a_large_image_is_there_whether_it_was_uploaded_early_or_not() {
+    let (bench, site) = (bench(), Site::start());
+    bench.write("content/large.bin", &common::noise(7, 48 << 20));
+    let recipe = json!({"files": [{"to": "/data/large.bin", "url": "large.bin"}]});
+    let worker = site.worker(&bench.path("work"), &bench.path("content"));
+    let task = site.give(recipe);
+    let CreationReport::Succeeded { image } = site.end() else { panic!("{:?}", site.reports()) };
+    worker.end().unwrap();
+    let kinds: Vec<_> = site.warehouse.metadata().iter().map(|m| m["kind"].clone()).collect();
+    assert!(kinds.contains(&"image".to_owned()), "the upload began before the image was built: {kinds:?}");
+    bench.write("card.img", &site.warehouse.image(&image.to_string()).unwrap());
+    assert!(read_data(&bench.path("card.img"), DATA_START, "/large.bin") == common::noise(7, 48 << 20));
+    assert!(site.log(task).contains("bytes of large files copied"), "{}", site.log(task));
+}

@@ -152,7 +152,14 @@ impl Builder<'_> {
         let chunk_size = default_chunk_size(self.sizing.image_bytes).into();
         let begun = Instant::now();
         let progress = &mut *self.progress;
-        let mut note = |done| progress(Progress { phase: CreationPhase::Building, done, total });
+        let (watcher, size) = (&self.options.watcher, self.sizing.image_bytes);
+        let mut note = |done, upto: u64| {
+            // Tables and small files are there; large ones follow in the order of the image.
+            if total > 0 {
+                watcher.is_final(image, upto.min(size));
+            }
+            progress(Progress { phase: CreationPhase::Building, done, total });
+        };
         let copied = copy::copy(image, placed, chunk_size, self.stop, &mut note)?;
         self.options.watcher.line(format_args!(
             "{total} bytes of large files copied in {:.1} s, {} whole chunks digested",

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,12 +20,13 @@ use super::pace::{self, Pace, Rates};
 use crate::StopFlag;
 use crate::build::{self, BuildError, LocalFiles, Options, Progress};
 use crate::configuration::{self, Catalogue, Configuration};
+use crate::early::{AbandonOnDrop, Growing};
 use crate::http;
 use crate::recipe::Recipe;
 use crate::session::{ApiError, Session};
 use crate::simulate;
 use crate::sizing::Sizing;
-use crate::upload::{UploadError, Uploader};
+use crate::upload::{EarlyUpload, UploadError, Uploader};
 use crate::watch::Watcher;
 
 /// Rounds of fruitless tries after the first that a mirror gets: its image is one more copy, not the only one.
@@ -37,6 +39,9 @@ const POLL: Duration = Duration::from_millis(200);
 const MAX_REASON_LENGTH: usize = 500;
 /// Rows of the size table that go into the log.
 const MAX_ROWS_LOGGED: usize = 50;
+/// An image of which at most this many bytes, or this part, are zeros is uploaded while it is built: they travel then.
+const FEW_ZEROS: u64 = 64 * 1024 * 1024;
+const ZEROS_DIVISOR: u64 = 5;
 const YELLOW: &str = "\u{1b}[33m";
 const RED: &str = "\u{1b}[31m";
 const PLAIN: &str = "\u{1b}[0m";
@@ -85,6 +90,9 @@ struct Told {
     log: Mutex<TaskLog>,
     /// Bytes that the scheduler has of each step's log, as far as it is known.
     log_sizes: Mutex<[Option<u64>; 4]>,
+    growing: Growing,
+    /// False when the image has so many zeros that it had better travel packed.
+    early: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,6 +116,9 @@ impl Told {
 
     fn sizes(&self, sizing: &Sizing) {
         lock(&self.pace).expect(sizing.download_bytes, sizing.disk_bytes);
+        let zeros = sizing.image_bytes.saturating_sub(sizing.disk_bytes);
+        let few = zeros <= FEW_ZEROS.max(sizing.image_bytes / ZEROS_DIVISOR);
+        self.early.store(few, Ordering::Relaxed);
         for row in sizing.rows.iter().take(MAX_ROWS_LOGGED) {
             self.line(format_args!("{:>14}  {}", megabytes(row.bytes), row.what));
         }
@@ -157,6 +168,8 @@ impl<'a> Job<'a> {
             pace: Mutex::new(Pace::new(rates)),
             log: Mutex::default(),
             log_sizes: Mutex::default(),
+            growing: Growing::default(),
+            early: AtomicBool::new(false),
         };
         let grant = Mutex::new(task.grant.clone());
         let (stop, ended) = (StopFlag::new(), StopFlag::new());
@@ -353,7 +366,14 @@ impl<'a> Job<'a> {
             fs::remove_file(&marker)?;
         }
         let build = if self.worker.config.simulate { simulate::build } else { build::build };
-        let built = build(recipe, options, &self.stop, &mut |progress| self.told.note(progress))?;
+        let built = thread::scope(|scope| {
+            let ended = AbandonOnDrop(&self.told.growing);
+            let early = scope.spawn(|| self.upload_early());
+            let built = build(recipe, options, &self.stop, &mut |progress| self.told.note(progress))?;
+            self.await_early(&built.index, &early);
+            drop(ended);
+            Ok::<_, BuildError>(built)
+        })?;
         for note in &built.notes {
             tracing::info!(task = %self.task.task, note);
             self.told.line(format_args!("{YELLOW}{note}{PLAIN}"));
@@ -361,6 +381,38 @@ impl<'a> Job<'a> {
         fs::write(folder.join("card.cardindex"), built.index.encode())?;
         fs::write(marker, recipe.digest().to_hex().as_bytes())?;
         Ok(built.index)
+    }
+
+    /// Uploads what is final of the image while the rest of it is built.
+    fn upload_early(&self) {
+        let CreationTask { task, name, warehouse, .. } = &self.task;
+        let config = self.worker.config;
+        let (backoff, roots) = (config.backoff, config.roots.clone());
+        let upload = EarlyUpload { warehouse, task: *task, name, backoff, roots };
+        let token = || lock(&self.grant).upload_token.clone();
+        match upload.run(&self.told.growing, &token) {
+            Ok(()) => tracing::debug!(%task, "uploaded while it was built"),
+            Err(error) => tracing::debug!(%task, %error, "not uploaded while it was built"),
+        }
+    }
+
+    /// Waits for the early upload if less is left of it than a new one would have to carry.
+    fn await_early(&self, index: &Index, early: &thread::ScopedJoinHandle<'_, ()>) {
+        let (size, growing) = (index.image_size(), &self.told.growing);
+        let packed: u64 = index.travelling().map(|n| index.chunk_range(n)).map(|r| r.end - r.start).sum();
+        let sent = growing.sent();
+        if sent == 0 || size - sent.min(size) >= packed {
+            return;
+        }
+        self.told.line(format_args!(
+            "{} of {} were uploaded while the image was built",
+            megabytes(sent),
+            megabytes(size)
+        ));
+        while !early.is_finished() && !self.stop.is_stopped() {
+            self.told.note(Progress { phase: CreationPhase::Uploading, done: growing.sent(), total: size });
+            thread::park_timeout(POLL);
+        }
     }
 
     /// To the warehouse, however long it takes; then to the mirrors, which the order does not wait for long.
@@ -417,8 +469,14 @@ impl<'a> Job<'a> {
     }
 
     fn watcher(&self) -> Watcher {
-        let (lines, sizes) = (self.told.clone(), self.told.clone());
-        Watcher::new(move |line| lines.line(format_args!("{line}")), move |sizing| sizes.sizes(sizing))
+        let (lines, sizes, early) = (self.told.clone(), self.told.clone(), self.told.clone());
+        let line = move |line: &str| lines.line(format_args!("{line}"));
+        Watcher::new(line, move |sizing| sizes.sizes(sizing)).with_final(move |image, upto| {
+            // Without the file there is no early upload, which is all that is lost.
+            if early.early.load(Ordering::Relaxed) && early.growing.written(image, upto).is_err() {
+                early.growing.abandon();
+            }
+        })
     }
 }
 

@@ -87,6 +87,10 @@ impl Warehouse {
         }
         match request.method.as_str() {
             "HEAD" => Reply::status(200).with("upload-offset", state.uploads[&name].bytes.len()),
+            "DELETE" => {
+                state.uploads.remove(&name);
+                Reply::status(204)
+            }
             _ => state.patch(&name, request),
         }
     }
@@ -127,8 +131,17 @@ impl State {
             _ => upload.bytes.extend(&request.body),
         }
         let offset = upload.bytes.len();
-        if offset == upload.length && is_image {
-            self.complete(name);
+        if offset == upload.length {
+            match is_image {
+                true => self.complete(name),
+                // An image may have been here before its index.
+                false => {
+                    let whole = |u: &Upload| u.metadata["kind"] == "image" && u.bytes.len() == u.length;
+                    let waiting = self.uploads.iter().filter(|(_, u)| whole(u));
+                    let waiting: Vec<String> = waiting.map(|(name, _)| name.clone()).collect();
+                    waiting.iter().for_each(|name| self.complete(name));
+                }
+            }
         }
         Reply::status(204).with("upload-offset", offset)
     }
@@ -137,8 +150,15 @@ impl State {
     fn complete(&mut self, name: &str) {
         let image = &self.uploads[name];
         let of_index = |u: &&Upload| u.metadata["kind"] == "index" && u.bytes.len() == u.length;
-        let index = self.uploads.values().filter(of_index).map(|u| Index::decode(&u.bytes).unwrap());
-        let index = index.into_iter().find(|i| i.id().to_string() == image.metadata["image"]).unwrap();
+        let mut index = self.uploads.values().filter(of_index).map(|u| Index::decode(&u.bytes).unwrap());
+        let of_image = |i: &Index| match image.metadata.get("image") {
+            Some(id) => *id == i.id().to_string(),
+            None => i.image_size() == image.length as u64,
+        };
+        let Some(index) = index.find(of_image) else {
+            assert_eq!(image.metadata["kind"], "image", "a packed image comes after its index");
+            return;
+        };
         let bytes = match image.metadata["kind"].as_str() {
             "packed" => unpack(&index, &image.bytes),
             _ => image.bytes.clone(),
