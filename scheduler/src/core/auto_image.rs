@@ -1,4 +1,4 @@
-//! Auto-images: images that are made anew on a schedule and served by a name that stays. [`next`] decides what is to be done
+//! Auto-images: images that are made anew on a schedule and served by a name that stays. `next` decides what is to be done
 //! for one of them; `effects::auto_images` does it. Each build is an order for a download, so that creators, warehouses and
 //! people see nothing new.
 //!

@@ -178,7 +178,8 @@ mod tests {
         assert_eq!(guess(&order, at(130)), Some(at(130)), "any moment now");
         for now in [50, 100] {
             let phase = cardshop_protocol::api::CreationPhase::Building;
-            let report = cardshop_protocol::api::CreationReport::Running { phase, done: 1, total: 2 };
+            let report =
+                cardshop_protocol::api::CreationReport::Running { phase, done: 1, total: 2, eta_s: None };
             order.step(at(now), Input::Report { owner: "c".into(), report }, &mut Vec::new()).unwrap();
         }
         let image = OrderImage { id: cardshop_protocol::ids::ImageId([1; 32]), size: 9, data_bytes: 9 };

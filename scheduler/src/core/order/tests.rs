@@ -402,8 +402,9 @@ fn a_link_is_ended_and_extended_only_where_that_means_something_and_told_until_i
 #[test]
 fn a_step_that_takes_too_long_for_its_size_ends_and_a_card_that_does_waits_again_and_may_still_count() {
     let mut order = order(OrderKind::Physical, 1);
-    let building =
-        |total| report("c", CreationReport::Running { phase: CreationPhase::Building, done: 1, total });
+    let building = |total| {
+        report("c", CreationReport::Running { phase: CreationPhase::Building, done: 1, total, eta_s: None })
+    };
     step(&mut order, 0, claim("c")).unwrap();
     // A gigabyte: a quarter of an hour and 1000 seconds. The creator reports all the time.
     let mut now = 0;
@@ -419,7 +420,8 @@ fn a_step_that_takes_too_long_for_its_size_ends_and_a_card_that_does_waits_again
     for hour in 0..=48 {
         for minute in 0..60 {
             let now = now + 10 + hour * 3600 + minute * 60;
-            let report = report("c", CreationReport::Running { phase: uploading, done: 1, total });
+            let report =
+                report("c", CreationReport::Running { phase: uploading, done: 1, total, eta_s: None });
             let answer = step(&mut order, now, report).unwrap();
             let is_over = hour == 48 && minute > 0;
             if is_over {
