@@ -89,6 +89,11 @@ impl Principal {
         roles.contains(&self.role)
     }
 
+    /// True when it may know who gets a parcel: not a key that may only watch, which may hang on a wall.
+    pub fn sees_recipients(&self) -> bool {
+        self.rights.as_ref().is_none_or(|rights| rights.iter().any(|right| *right != ApiRight::Watch))
+    }
+
     /// True when objects of `channel` are its to see. A creator that was given no channel serves all.
     pub fn sees(&self, channel: &Channel) -> bool {
         let all = self.role == Role::Staff || (self.role == Role::Creator && self.channels.is_empty());

@@ -16,6 +16,7 @@ use super::order::{
     ImageHold, Order, OrderImage, OrderKind, OrderStatus, OrderedMedia, Shipment, StatusChange, TaskStatus,
 };
 use super::purpose::LinkAct;
+use super::rights::Principal;
 use super::task_log::{LogKind, TaskLog};
 
 /// An order.
@@ -109,6 +110,12 @@ fn link(order: &Order, now: Timestamp) -> Option<String> {
 }
 
 impl OrderView {
+    /// Without the recipient for who may not know.
+    pub fn for_eyes_of(self, caller: &Principal) -> Self {
+        let recipient = if caller.sees_recipients() { self.recipient } else { Value::Null };
+        Self { recipient, ..self }
+    }
+
     /// `order` at `now`.
     pub fn new(order: &Order, now: Timestamp) -> Self {
         Self {

@@ -150,9 +150,21 @@ impl LiveFeed {
             }
             let may = event.kind != "appliance" || self.watcher.may(Action::Look);
             if may && self.watcher.sees_any(&event.channels) {
-                return Some(event);
+                return Some(self.for_eyes(event));
             }
         }
+    }
+}
+
+impl LiveFeed {
+    /// Without the recipient for who may not know.
+    fn for_eyes(&self, event: Arc<LiveEvent>) -> Arc<LiveEvent> {
+        if event.kind != "order" || self.watcher.sees_recipients() {
+            return event;
+        }
+        let mut event = LiveEvent::clone(&event);
+        event.json["recipient"] = Value::Null;
+        Arc::new(event)
     }
 }
 

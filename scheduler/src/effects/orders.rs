@@ -310,7 +310,7 @@ impl Scheduler {
         let index = only.as_deref().map(|channel| ("channel", channel));
         self.page::<Order, _>(page, index, true, |o| {
             let fits = caller.sees(&o.value.channel) && status.is_none_or(|s| s == o.value.status(now));
-            fits.then(|| OrderView::new(&o.value, now))
+            fits.then(|| OrderView::new(&o.value, now).for_eyes_of(caller))
         })
     }
 
@@ -320,7 +320,7 @@ impl Scheduler {
     /// `NotAllowed`, `NotFound`.
     pub fn order(&self, caller: &Principal, id: OrderId) -> Result<OrderView, SchedulerError> {
         caller.must(Action::Watch)?;
-        Ok(OrderView::new(&self.order_of(caller, id)?, self.now()))
+        Ok(OrderView::new(&self.order_of(caller, id)?, self.now()).for_eyes_of(caller))
     }
 
     async fn change_order(

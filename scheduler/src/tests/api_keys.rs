@@ -12,13 +12,21 @@ use super::Site;
 async fn an_api_key_does_what_it_was_given_in_its_channels_until_it_is_revoked() {
     let site = Site::new().await;
     site.channel("school").await;
-    site.order(&site.admin, json!({"channel": "school"})).await;
+    let recipient = json!({"name": "Village school"});
+    site.order(&site.admin, json!({"channel": "school", "recipient": recipient})).await;
     let others = site.order(&site.admin, json!({"channel": "default"})).await;
     let new = json!({"name": "board", "channels": ["school"]});
     let made = site.made("/api-keys", &site.admin, new.clone()).await;
     let key = made["key"].as_str().unwrap();
     let (_, orders) = site.get("/orders", key).await;
     assert_eq!(orders["items"].as_array().unwrap().len(), 1, "{orders}");
+    assert_eq!(orders["items"][0]["recipient"], json!(null), "who only watches does not learn who gets it");
+    let own = orders["items"][0]["id"].as_str().unwrap();
+    assert_eq!(site.get(&format!("/orders/{own}"), key).await.1["recipient"], json!(null));
+    assert!(site.get(&format!("/orders/{own}"), &site.admin).await.1["recipient"].is_object());
+    let watcher = site.scheduler.authenticate(key, "").unwrap();
+    let event = site.scheduler.live(&watcher, None).unwrap().next().await.unwrap();
+    assert_eq!((event.kind, &event.json["recipient"]), ("order", &json!(null)));
     assert_eq!(site.get(&format!("/orders/{others}"), key).await.0, StatusCode::NOT_FOUND);
     for path in ["/orders", "/configurations", "/api-keys", "/users", "/join-tokens"] {
         assert_eq!(site.post(path, key, json!({})).await.0, StatusCode::FORBIDDEN, "{path}");

@@ -8,6 +8,7 @@ use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::response::{Html, Redirect};
 use cardshop_protocol::ids::OrderId;
+use cardshop_scheduler::core::estimate::Estimate;
 use cardshop_scheduler::core::explain::Explanation;
 use cardshop_scheduler::core::order::{OrderKind, OrderStatus};
 use cardshop_scheduler::core::views::{CardView, OrderView};
@@ -146,6 +147,7 @@ struct OrderPage {
     order: OrderView,
     row: OrderRow,
     explanation: Explanation,
+    estimate: Estimate,
     cards: Vec<CardView>,
     /// Each state and when it began.
     history: Vec<(&'static str, String)>,
@@ -215,6 +217,7 @@ pub(crate) async fn detail(
         Ok(OrderPage {
             row: OrderRow::of(&order, locale),
             explanation: scheduler.explain_order(principal, id)?,
+            estimate: scheduler.estimate_order(principal, id)?,
             cards: all(|page| scheduler.cards(principal, Some(id), page))?,
             history: order.history.iter().map(|h| (status_word(h.status, w), locale.moment(&h.at))).collect(),
             recipient: recipient(&order.recipient, w),

@@ -150,6 +150,8 @@ pub(super) static WORDS: Words = Words {
     done_ship: "The shipment is noted",
     available_until: "Available until",
     priority: "Priority",
+    position: "Place {position} in the queue of images",
+    finish: "As likely done by {half} as not; nine of ten are done by {most}",
     story_language: "The story is written in English",
     label: "Label",
     state: "State",

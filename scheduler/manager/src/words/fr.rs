@@ -150,6 +150,8 @@ pub(super) static WORDS: Words = Words {
     done_ship: "L’expédition est notée",
     available_until: "Disponible jusqu’au",
     priority: "Priorité",
+    position: "Place {position} dans la file des images",
+    finish: "Une chance sur deux d’être prête avant {half}, neuf sur dix avant {most}",
     story_language: "Le récit est rédigé en anglais",
     label: "Étiquette",
     state: "Situation",

@@ -101,7 +101,8 @@ words! {
     now_title story_title history_title shipments_title actions_title image download tracking ship_count ship
     ship_help cancel_order cancel_order_help retry_order expire_order extend_order order_again
     done_cancel done_retry_order done_expire done_extend done_ship available_until priority
-    story_language
+    story_language position // {position}
+    finish // {half} {most}
     // Appliances.
     label state code waiting_for_approval rejected retired online offline heard hardware memory agent_version
     slots slot reader port alerts approve reject retire approve_help no_appliances new_appliance new_appliance_help
@@ -134,6 +135,12 @@ impl Words {
     }
     pub(crate) fn verified_of(&self, verified: &u32, quantity: &u32) -> String {
         fill(self.verified_of, &[("verified", verified), ("quantity", quantity)])
+    }
+    pub(crate) fn position(&self, position: &usize) -> String {
+        fill(self.position, &[("position", position)])
+    }
+    pub(crate) fn finish(&self, half: String, most: String) -> String {
+        fill(self.finish, &[("half", &half), ("most", &most)])
     }
     pub(crate) fn balance(&self, units: &u64) -> String {
         fill(self.balance, &[("units", units)])

@@ -29,6 +29,8 @@ use super::journal::{self, Chain, ChainError};
 /// process or in sled's own threads (4 of 100 re-openings on a busy machine).
 const LOCK_TRIES: u32 = 40;
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// How long closing waits for sled: nothing that was acknowledged depends on it.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// sled's page cache, bytes.
 const CACHE_SIZE: u64 = 64 * 1024 * 1024;
 /// Documents put into sled at once while it is made anew.
@@ -140,9 +142,25 @@ pub(super) fn open(path: &Path, folder: &Path, boot: &str) -> Result<Opened, Sto
 /// Notes at which batch the store is closed in good order. After a kill sled may lack the newest batches, which the
 /// journal has; here it may not.
 pub(super) fn note_closed(folder: &Path, tree: &sled::Tree) {
-    let number = match (tree.flush(), number(tree)) {
-        (Ok(_), Ok(Some(number))) => number,
-        _ => return,
+    let (told, flushed) = std::sync::mpsc::channel();
+    let tree = tree.clone();
+    // On a thread of its own, which keeps the tree: on a full disk sled's flush may never return.
+    let flush = move || {
+        let number = tree.flush().and_then(|_| number(&tree));
+        // Nobody waits any more: sled was too slow.
+        let _ = told.send(number);
+    };
+    let started = std::thread::Builder::new().name("store-close".into()).spawn(flush);
+    let number = match started.map(|thread| (flushed.recv_timeout(CLOSE_WITHIN), thread)) {
+        Ok((Ok(Ok(Some(number))), thread)) => {
+            // With it goes its clone of the tree, and with the last one sled's lock.
+            let _ = thread.join();
+            number
+        }
+        _ => {
+            tracing::error!("sled's files are not closed in good order; the next start reads the journal");
+            return;
+        }
     };
     if let Err(error) = std::fs::write(folder.join(CLOSED), number.to_string()) {
         tracing::debug!(%error, "the store is closed, and does not say so");

@@ -459,7 +459,7 @@ impl Drop for Mounted {
 #[tokio::test]
 async fn a_really_full_disk_loses_nothing_and_a_read_only_one_is_refused_in_words() {
     let directory = tempfile::tempdir().unwrap();
-    let Some(disk) = Mounted::new(directory.path(), "size=24m") else { return };
+    let Some(disk) = Mounted::new(directory.path(), "size=40m") else { return };
     let path = disk.0.join("store");
     let store = Store::open(&path).unwrap();
     let mut kept = 0_u64;
