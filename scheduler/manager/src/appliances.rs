@@ -10,7 +10,7 @@ use axum::http::header;
 use axum::response::{Html, IntoResponse, Response};
 use cardshop_protocol::api::{Membership, SlotView};
 use cardshop_protocol::ids::ApplianceId;
-use cardshop_protocol::message::Presence;
+use cardshop_protocol::message::{Action as Reflex, Presence};
 use cardshop_scheduler::core::views::ApplianceView;
 use cardshop_scheduler::{Scheduler, SchedulerError};
 use serde::{Deserialize, Serialize};
@@ -177,9 +177,9 @@ pub(crate) async fn act(
     let done = match asked.what.as_str() {
         "approve" => scheduler.approve_appliance(caller, id, None).await.map(|_| "approve"),
         "reject" => scheduler.reject_appliance(caller, id).await.map(|_| "reject"),
-        "reboot" => scheduler.reboot_appliance(caller, id).await.map(|_| "reboot"),
+        "reboot" => scheduler.command_appliance(caller, id, Reflex::Reboot).await.map(|_| "reboot"),
         "logs" => {
-            let log = scheduler.appliance_logs(caller, id).await.told(&session)?.text;
+            let log = scheduler.command_appliance(caller, id, Reflex::Logs).await.told(&session)?.text;
             let page = page(&scheduler, &session, id, &After::default(), log).await;
             return Ok(page.told(&session)?.into_response());
         }

@@ -154,7 +154,7 @@ async fn reboot(
     Caller(caller): Caller,
     Id(id): Id<ApplianceId>,
 ) -> Result<Json<CommandReply>, ApiError> {
-    Ok(Json(scheduler.reboot_appliance(&caller, id).await?))
+    Ok(Json(scheduler.command_appliance(&caller, id, Reflex::Reboot).await?))
 }
 
 async fn logs(
@@ -162,7 +162,7 @@ async fn logs(
     Caller(caller): Caller,
     Id(id): Id<ApplianceId>,
 ) -> Result<Json<CommandReply>, ApiError> {
-    Ok(Json(scheduler.appliance_logs(&caller, id).await?))
+    Ok(Json(scheduler.command_appliance(&caller, id, Reflex::Logs).await?))
 }
 
 async fn slots(

@@ -66,6 +66,8 @@ pub(crate) enum Sighting {
     Health(Health),
     Reported(Reported),
     Slot(SlotId, SlotState),
+    /// A person took it out of the appliance's book.
+    SlotGone(SlotId),
     Progress(SlotId, Progress),
     Alert(String, Option<Alert>),
 }
@@ -152,6 +154,10 @@ impl AppliancePicture {
                 News::None
             }
             Sighting::Slot(slot, state) => self.take_slot(slot, state),
+            Sighting::SlotGone(slot) => {
+                self.slots.remove(&slot);
+                News::None
+            }
             Sighting::Progress(slot, progress) => match self.slots.get_mut(&slot) {
                 Some(known) => {
                     known.progress = Some(progress);
@@ -237,6 +243,14 @@ mod tests {
             since: at(0),
         };
         Sighting::Slot(SlotId::numbered(1), state)
+    }
+
+    #[test]
+    fn a_slot_that_was_taken_out_of_the_book_is_gone() {
+        let mut picture = Picture::default();
+        picture.see(ID, slot(1, 1, SlotStatus::Absent), false, at(0));
+        picture.see(ID, Sighting::SlotGone(SlotId::numbered(1)), false, at(1));
+        assert!(picture.get(ID).unwrap().slots.is_empty());
     }
 
     #[test]

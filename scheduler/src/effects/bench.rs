@@ -118,12 +118,14 @@ fn slot_view(
     online: bool,
 ) -> Option<SlotView> {
     let known = seen.slots.get(slot)?;
+    // Named at the appliance itself; what was named here comes first, there too.
+    let own_name = seen.info.as_ref().and_then(|info| info.names.get(slot));
     Some(SlotView {
         id: format!("{}/{slot}", appliance.id),
         appliance: appliance.id,
         label: appliance.label.clone(),
         slot: slot.clone(),
-        name: name.cloned().unwrap_or_else(|| slot.to_string()),
+        name: name.or(own_name).cloned().unwrap_or_else(|| slot.to_string()),
         state: known.state.clone(),
         progress: known.progress.clone(),
         online,

@@ -96,32 +96,20 @@ impl Scheduler {
         self.command(caller, appliance, reflex(slot), &object).await
     }
 
-    /// Has an appliance restart when no card is being written.
+    /// Has an appliance do what concerns it as a whole: restart when no card is being written, or tell the newest lines of
+    /// its log.
     ///
     /// # Errors
     /// As [`Scheduler::command_slot`].
-    pub async fn reboot_appliance(
+    pub async fn command_appliance(
         &self,
         caller: &Principal,
         appliance: ApplianceId,
+        reflex: Reflex,
     ) -> Result<CommandReply, SchedulerError> {
         caller.must(Action::Tend)?;
         self.tended(caller, appliance)?.ok_or(SchedulerError::NotFound("appliance"))?;
-        self.command(caller, appliance, Reflex::Reboot, &appliance.to_string()).await
-    }
-
-    /// The newest lines of an appliance's log.
-    ///
-    /// # Errors
-    /// As [`Scheduler::command_slot`].
-    pub async fn appliance_logs(
-        &self,
-        caller: &Principal,
-        appliance: ApplianceId,
-    ) -> Result<CommandReply, SchedulerError> {
-        caller.must(Action::Tend)?;
-        self.tended(caller, appliance)?.ok_or(SchedulerError::NotFound("appliance"))?;
-        self.command(caller, appliance, Reflex::Logs, &appliance.to_string()).await
+        self.command(caller, appliance, reflex, &appliance.to_string()).await
     }
 
     fn tended(&self, caller: &Principal, id: ApplianceId) -> Result<Option<Appliance>, SchedulerError> {

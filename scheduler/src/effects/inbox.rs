@@ -43,6 +43,7 @@ fn content(topic: ApplianceTopic, payload: &[u8]) -> Option<Content> {
         ApplianceTopic::Info => Sighting::Info(read(payload)?),
         ApplianceTopic::Health => Sighting::Health(read(payload)?),
         ApplianceTopic::Reported => Sighting::Reported(read(payload)?),
+        ApplianceTopic::SlotState(slot) if payload.is_empty() => Sighting::SlotGone(slot),
         ApplianceTopic::SlotState(slot) => Sighting::Slot(slot, read(payload)?),
         ApplianceTopic::SlotProgress(slot) => Sighting::Progress(slot, read(payload)?),
         ApplianceTopic::Alert(code) if payload.is_empty() => Sighting::Alert(code, None),
