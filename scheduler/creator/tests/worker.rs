@@ -399,7 +399,7 @@ fn a_worker_that_is_told_to_end_gives_its_tasks_back_and_another_goes_on_with_th
 }
 
 #[test]
-fn the_log_of_a_task_arrives_in_order_while_it_runs_and_its_reports_tell_steps_and_when_it_will_be_done() {
+fn the_log_of_a_task_arrives_in_order_while_it_runs_and_its_reports_tell_the_steps() {
     let (bench, site) = (bench(), Site::start());
     site.warehouse.set_away(true);
     let first = site.give_order(1, recipe(), Vec::new());
@@ -417,15 +417,17 @@ fn the_log_of_a_task_arrives_in_order_while_it_runs_and_its_reports_tell_steps_a
             .collect();
     assert!(places.is_sorted(), "{log}");
 
-    let told = |task: TaskId| {
-        let all = site.server.requests("POST", &format!("/api/v1/tasks/{task}/report"));
-        all.iter().map(common::server::Request::json).collect::<Vec<_>>()
-    };
-    let second = site.give_order(2, json!({"files": [{"to": "/data/b", "content": "b"}]}), Vec::new());
-    wait_for("the second image", || told(second).iter().any(|r| r["state"] == "succeeded").then_some(()));
     worker.end().unwrap();
-    assert!(told(first)[0].get("eta_s").is_none(), "nobody knows yet how fast this machine is");
-    assert!(told(second).iter().any(|r| r["eta_s"].is_u64()), "{:?}", told(second));
+    // Steps that take no time have no report of their own; the upload took until the warehouse was back.
+    let running = site.reports().into_iter().filter_map(|report| match report {
+        CreationReport::Running { phase, .. } => Some(phase),
+        _ => None,
+    });
+    let running: Vec<_> = running.collect();
+    assert!(
+        running.contains(&CreationPhase::Downloading) && running.contains(&CreationPhase::Uploading),
+        "{running:?}"
+    );
 }
 
 #[test]
