@@ -152,7 +152,8 @@ impl Scheduler {
         slot: SlotId,
         reason: Option<String>,
     ) -> Result<SlotHoldView, SchedulerError> {
-        let reason = reason.unwrap_or_else(|| format!("held by {}", caller.sub));
+        // Shown on the slot's screens, also on a wall: who it was stands in the record and in the story.
+        let reason = reason.unwrap_or_else(|| "a person holds it".to_owned());
         let hold = Hold { reason, since: self.now(), by: Some(caller.sub.clone()) };
         let change = |record: &mut BenchRecord| {
             record.hold(&slot, hold.clone());
