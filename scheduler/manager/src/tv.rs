@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use cardshop_protocol::ids::ObjectId;
 use cardshop_protocol::token::ApiRight;
+use cardshop_scheduler::core::rights::Principal;
 use cardshop_scheduler::core::views::ApiKeyView;
 use cardshop_scheduler::{Scheduler, SchedulerError};
 use serde::Deserialize;
@@ -32,15 +33,15 @@ impl FromRequestParts<Scheduler> for Screen {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, scheduler: &Scheduler) -> Result<Self, Response> {
-        let session = Session::of(COOKIE, parts, scheduler).await.filter(may_only_watch);
+        let session = Session::of(COOKIE, parts, scheduler).await.filter(|s| may_only_watch(&s.principal));
         let Ok(locale) = Locale::from_request_parts(parts, scheduler).await;
         session.map(Self).ok_or_else(|| enter(&locale, StatusCode::UNAUTHORIZED))
     }
 }
 
 /// Keys that may do more, and people, are not for a screen that anybody can touch.
-fn may_only_watch(session: &Session) -> bool {
-    session.principal.rights.as_deref() == Some(&[ApiRight::Watch])
+fn may_only_watch(principal: &Principal) -> bool {
+    principal.rights.as_deref() == Some(&[ApiRight::Watch])
 }
 
 #[derive(Template)]
@@ -66,7 +67,7 @@ pub(crate) async fn let_in(
     Form(Key { key }): Form<Key>,
 ) -> Response {
     let principal = scheduler.authenticate(&key, &address);
-    if !principal.is_ok_and(|p| p.rights.as_deref() == Some(&[ApiRight::Watch])) {
+    if !principal.is_ok_and(|p| may_only_watch(&p)) {
         return enter(&locale, StatusCode::UNAUTHORIZED);
     }
     let cookie = format!("{COOKIE}={key}; Path=/tv; HttpOnly; SameSite=Strict; Max-Age={COOKIE_LIFE_S}");

@@ -216,9 +216,7 @@ impl Scheduler {
         change: impl Fn(&mut BenchRecord) -> Result<Option<String>, SchedulerError>,
     ) -> Result<SlotHoldView, SchedulerError> {
         caller.must(Action::Tend)?;
-        let appliance = self.inner.store.get::<Appliance>(&id.to_string())?.map(|a| a.value);
-        let appliance = appliance.filter(|a| caller.sees_any(&a.channels));
-        let appliance = appliance.ok_or(SchedulerError::NotFound("slot"))?;
+        let appliance = self.tended(caller, id)?.ok_or(SchedulerError::NotFound("slot"))?;
         let decide = || {
             let stored = self.inner.store.get::<BenchRecord>(&id.to_string())?;
             let mut record = stored.as_ref().map_or_else(|| BenchRecord::new(id), |s| s.value.clone());

@@ -112,7 +112,12 @@ impl Scheduler {
         self.command(caller, appliance, reflex, &appliance.to_string()).await
     }
 
-    fn tended(&self, caller: &Principal, id: ApplianceId) -> Result<Option<Appliance>, SchedulerError> {
+    /// An appliance, if it is the caller's to see.
+    pub(crate) fn tended(
+        &self,
+        caller: &Principal,
+        id: ApplianceId,
+    ) -> Result<Option<Appliance>, SchedulerError> {
         let appliance = self.inner.store.get::<Appliance>(&id.to_string())?.map(|a| a.value);
         Ok(appliance.filter(|a| caller.sees_any(&a.channels)))
     }
