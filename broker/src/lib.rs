@@ -324,6 +324,7 @@ mod tests {
             jti: "1".into(),
             iat: 0,
             exp: u64::MAX,
+            signed_by: None,
         };
         (keys, TokenSigner::new(&key).sign(&claims))
     }

@@ -160,6 +160,7 @@ fn tokens_that_give_no_rights_here_are_nobody() {
         jti: "1".into(),
         iat: 0,
         exp: 1,
+        signed_by: None,
     };
     assert_eq!(Principal::new(&claims).unwrap().appliance, Some(A.parse().unwrap()));
     assert_eq!(Principal::new(&Claims { role: Role::Creator, ..claims.clone() }), None);

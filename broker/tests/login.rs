@@ -133,6 +133,10 @@ async fn a_token_that_ends_or_is_revoked_closes_its_session_within_five_seconds(
     expires.is_closed().await;
     assert!((claims_of_short.exp..claims_of_short.exp + 5).contains(&now_s()));
     renewed.ping().await;
+    shop.revoke_the_key();
+    assert_eq!(renewed.packet().await, [0xe0, 1, 0x87]);
+    renewed.is_closed().await;
+    shop.revoke(revoked.to_vec());
     let mut staff = shop.client("ada", Role::Staff).await;
     staff.subscribe(&[(&status, 0)]).await;
     assert_eq!(staff.got().await.payload, "offline", "it did not say goodbye");

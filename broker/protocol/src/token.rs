@@ -88,6 +88,9 @@ pub struct Claims {
     pub iat: u64,
     /// Refused from this second on, seconds since 1970.
     pub exp: u64,
+    /// Which key signed it, once that was verified; not a part of the token.
+    #[serde(skip)]
+    pub signed_by: Option<KeyId>,
 }
 
 impl Claims {
@@ -175,20 +178,21 @@ pub fn verify(keys: &KeyList, token: &str, now: Timestamp) -> Result<Claims, Tok
     validation.validate_aud = false;
     validation.set_required_spec_claims(&["exp", "iss", "sub"]);
     validation.set_issuer(&[ISSUER]);
-    let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
+    let mut claims = jsonwebtoken::decode::<Claims>(token, &key, &validation)
         .map_err(|e| match e.kind() {
             jsonwebtoken::errors::ErrorKind::InvalidSignature => TokenError::BadSignature,
             _ => TokenError::Malformed,
         })?
         .claims;
+    claims.signed_by = Some(kid);
     check_claims(keys, &claims, now)?;
     Ok(claims)
 }
 
-/// Checks again what may have changed since a token was verified: its end and its principal.
+/// Checks again what may have changed since a token was verified: its end, its principal and the key that signed it.
 ///
 /// # Errors
-/// `Expired` or `Revoked`.
+/// `Expired`, `Revoked` or `UnknownKey`.
 pub fn check_claims(keys: &KeyList, claims: &Claims, now: Timestamp) -> Result<(), TokenError> {
     if now.as_secs() >= claims.exp {
         return Err(TokenError::Expired);
@@ -196,12 +200,17 @@ pub fn check_claims(keys: &KeyList, claims: &Claims, now: Timestamp) -> Result<(
     if is_revoked(keys, claims) {
         return Err(TokenError::Revoked);
     }
-    Ok(())
+    match claims.signed_by {
+        Some(kid) if keys.find(kid, KeyUse::Jwt, now).is_none() => Err(TokenError::UnknownKey),
+        _ => Ok(()),
+    }
 }
 
-/// True when the principal was disabled after these claims were issued; their end does not matter here.
+/// True when the principal was disabled, or the key revoked, after these claims were issued; their end does not matter
+/// here.
 pub fn is_revoked(keys: &KeyList, claims: &Claims) -> bool {
-    keys.revoked.iter().any(|r| r.sub == claims.sub && claims.epoch < r.epoch)
+    let principal = keys.revoked.iter().any(|r| r.sub == claims.sub && claims.epoch < r.epoch);
+    principal || keys.items.iter().any(|key| key.revoked && claims.signed_by == Some(key.kid))
 }
 
 /// The newest key list, shared by a service's tasks and replaced by whoever polls the scheduler.
@@ -245,6 +254,7 @@ mod tests {
             jti: "1".into(),
             iat: 1_000,
             exp: 2_000,
+            signed_by: None,
         }
     }
     fn key_list(key: &SigningKey) -> KeyList {
@@ -257,7 +267,8 @@ mod tests {
         let key = SigningKey::from_bytes(&[7; 32]);
         let token = TokenSigner::new(&key).sign(&claims());
         let keys = key_list(&key);
-        assert_eq!(verify(&keys, &token, Timestamp::from_ms(NOW)), Ok(claims()));
+        let verified = Claims { signed_by: Some(keys.items[0].kid), ..claims() };
+        assert_eq!(verify(&keys, &token, Timestamp::from_ms(NOW)), Ok(verified));
         assert_eq!(verify(&keys, &token, Timestamp::from_ms(2_000_000)), Err(TokenError::Expired));
     }
 
@@ -316,7 +327,11 @@ mod tests {
         assert_eq!(refused(json!({"alg": "EdDSA"}), &ours), TokenError::Malformed, "no key id");
         assert_eq!(refused(json!({"alg": "EdDSA", "kid": "../../x"}), &ours), TokenError::Malformed);
         let good = forge(json!({"alg": "EdDSA", "kid": kid}), &body, ours);
-        assert_eq!(verify(&keys, &good, now), Ok(claims()), "the helper itself signs well");
+        assert_eq!(
+            verify(&keys, &good, now).map(|claims| claims.jti),
+            Ok("1".into()),
+            "the helper itself signs well"
+        );
     }
 
     #[test]
@@ -358,6 +373,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_verified_before_ends_when_its_key_is_revoked_or_gone() {
+        let key = SigningKey::from_bytes(&[7; 32]);
+        let (mut keys, now) = (key_list(&key), Timestamp::from_ms(NOW));
+        let claims = verify(&keys, &TokenSigner::new(&key).sign(&claims()), now).unwrap();
+        assert_eq!(check_claims(&keys, &claims, now), Ok(()));
+        keys.items[0].revoked = true;
+        assert_eq!(check_claims(&keys, &claims, now), Err(TokenError::Revoked));
+        assert!(is_revoked(&keys, &claims));
+        keys.items.clear();
+        assert_eq!(check_claims(&keys, &claims, now), Err(TokenError::UnknownKey));
+        assert!(!is_revoked(&keys, &claims), "a key that ended by itself ends no download");
+    }
+
+    #[test]
     fn raising_the_epoch_ends_older_tokens_only() {
         let key = SigningKey::from_bytes(&[7; 32]);
         let signer = TokenSigner::new(&key);
@@ -365,7 +394,7 @@ mod tests {
         keys.revoked.push(RevokedSubject { sub: "ada".into(), epoch: 2 });
         let now = Timestamp::from_ms(NOW);
         assert_eq!(verify(&keys, &signer.sign(&claims()), now), Err(TokenError::Revoked));
-        let newer = Claims { epoch: 2, ..claims() };
+        let newer = Claims { epoch: 2, signed_by: Some(keys.items[0].kid), ..claims() };
         assert_eq!(verify(&keys, &signer.sign(&newer), now), Ok(newer));
     }
 }

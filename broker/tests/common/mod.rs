@@ -74,6 +74,13 @@ impl Shop {
         self.keys.replace(KeyList { items, next_cursor: None, revoked });
     }
 
+    /// What the shop's tokens are signed by counts no more.
+    pub fn revoke_the_key(&self) {
+        let mut keys = (*self.keys.current()).clone();
+        keys.items.iter_mut().for_each(|key| key.revoked = true);
+        self.keys.replace(keys);
+    }
+
     pub fn token(&self, name: &str, role: Role) -> String {
         self.signer.sign(&claims(name, role, 3600))
     }
@@ -132,6 +139,7 @@ pub fn claims(name: &str, role: Role, seconds: u64) -> Claims {
         jti: "1".into(),
         iat: now_s(),
         exp: now_s() + seconds,
+        signed_by: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who may do what: roles by action, and objects by channel. Answers only; `effects` asks before it reads or
 //! changes anything for a caller.
 
-use cardshop_protocol::ids::Channel;
+use cardshop_protocol::ids::{Channel, KeyId};
 use cardshop_protocol::token::{ApiRight, Claims, Role};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -22,6 +22,9 @@ pub struct Principal {
     pub rights: Option<Vec<ApiRight>>,
     /// End of its token, seconds since 1970.
     pub expires: u64,
+    /// Key that signed its token.
+    #[serde(skip)]
+    pub signed_by: Option<KeyId>,
     /// Address the request came from, for the audit.
     pub address: String,
 }
@@ -61,6 +64,7 @@ impl Principal {
             channels: claims.channel,
             epoch: claims.epoch,
             expires: claims.exp,
+            signed_by: claims.signed_by,
             address,
         })
     }
@@ -113,7 +117,16 @@ mod tests {
     fn principal(role: Role, channels: &[&str]) -> Principal {
         let channels = channels.iter().map(|c| c.parse().unwrap()).collect();
         let sub = "ada".into();
-        Principal { sub, role, channels, epoch: 0, rights: None, expires: 0, address: String::new() }
+        Principal {
+            sub,
+            role,
+            channels,
+            epoch: 0,
+            rights: None,
+            expires: 0,
+            signed_by: None,
+            address: String::new(),
+        }
     }
 
     #[test]
@@ -170,6 +183,7 @@ mod tests {
             jti: String::new(),
             iat: 0,
             exp: 0,
+            signed_by: None,
         };
         assert!(Principal::from_claims(claims(Role::Creator, Some("upload:x")), String::new()).is_none());
         assert!(Principal::from_claims(claims(Role::Scheduler, None), String::new()).is_none());

@@ -160,6 +160,7 @@ impl Scheduler {
             epoch: 0,
             rights: None,
             expires: 0,
+            signed_by: None,
             address: address.to_owned(),
         };
         let decide = || {

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use cardshop_protocol::api::TokenPair;
+use cardshop_protocol::keys::KeyUse;
 
 use super::tokens::Subject;
 use crate::core::documents::{Unique, User};
@@ -133,11 +134,12 @@ impl Scheduler {
         })
     }
 
-    /// True while the caller's token has not ended and nobody disabled it: for what lasts longer than a request.
+    /// True while the caller's token has not ended and nobody disabled it or revoked its key: for what lasts longer than a request.
     pub fn is_current(&self, caller: &Principal) -> bool {
         let keys = self.keys().current();
         let revoked = keys.revoked.iter().any(|r| r.sub == caller.sub && caller.epoch < r.epoch);
-        self.now().as_secs() < caller.expires && !revoked
+        let signed = caller.signed_by.is_none_or(|kid| keys.find(kid, KeyUse::Jwt, self.now()).is_some());
+        self.now().as_secs() < caller.expires && !revoked && signed
     }
 }
 

@@ -124,6 +124,7 @@ fn as_now(user: &User, claims: &Claims, address: &str) -> Principal {
         epoch: user.epoch,
         rights: None,
         expires: claims.exp,
+        signed_by: claims.signed_by,
         address: address.to_owned(),
     }
 }

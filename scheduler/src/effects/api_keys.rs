@@ -97,6 +97,7 @@ impl Scheduler {
             jti: view.id.to_string(),
             iat: view.created.as_secs(),
             exp: view.expires.as_secs(),
+            signed_by: None,
         };
         NewApiKey { key: self.inner.keys.sign(&claims, self.now()), view }
     }

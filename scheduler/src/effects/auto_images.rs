@@ -314,6 +314,7 @@ impl Scheduler {
             epoch: 0,
             rights: None,
             expires: 0,
+            signed_by: None,
             address: "this site".into(),
         };
         let order = json!({

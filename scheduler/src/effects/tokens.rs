@@ -48,6 +48,7 @@ impl Scheduler {
             jti: self.next_id().to_string(),
             iat: now.as_secs(),
             exp: subject.until.map_or(end, |until| until.min(end)).as_secs(),
+            signed_by: None,
         };
         self.inner.keys.sign(&claims, now)
     }
@@ -65,6 +66,7 @@ impl Scheduler {
             jti: self.next_id().to_string(),
             iat: now.as_secs(),
             exp: expires.as_secs(),
+            signed_by: None,
         };
         self.inner.keys.sign(&claims, now)
     }

@@ -357,6 +357,7 @@ impl Scheduler {
             epoch: claims.epoch,
             rights: None,
             expires: claims.exp,
+            signed_by: claims.signed_by,
             address: address.to_owned(),
         };
         self.change_user(&caller, "user.password-by-link", id, |user| {

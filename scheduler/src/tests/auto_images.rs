@@ -44,6 +44,7 @@ fn admin(site: &Site) -> crate::core::rights::Principal {
         epoch: 0,
         rights: None,
         expires: site.scheduler.now().as_secs() + 60,
+        signed_by: None,
         address: "here".into(),
     }
 }

@@ -160,7 +160,10 @@ async fn tokens_outlive_a_restart_and_a_rotation_of_keys_and_end_when_the_keys_a
     let ends = token_keys(&site).items.iter().find(|k| k.kid == old.kid).unwrap().not_after.unwrap();
     assert!(ends > site.scheduler.now() + DAY * 990, "an API key that it signed still counts");
 
+    let watcher = site.scheduler.authenticate(&new, "here").unwrap();
+    let mut stream = site.scheduler.live(&watcher, None).unwrap();
     let list = site.made("/keys/rotate", &new, json!({"revoke": true})).await;
+    while stream.next().await.is_some() {}
     let revoked = list["items"].as_array().unwrap().iter().filter(|k| k["revoked"] == true).count();
     assert_eq!(revoked, 2);
     for token in [&site.admin, &new, &api_key] {

@@ -198,6 +198,7 @@ fn token(role: Role, scope: Option<String>) -> String {
         jti: "1".into(),
         iat: now,
         exp: now + 36_000,
+        signed_by: None,
     })
 }
 

@@ -64,6 +64,7 @@ mod tests {
             jti: "1".into(),
             iat: 0,
             exp: 10,
+            signed_by: None,
         }
     }
     fn image(public: bool) -> StoredImage {

@@ -129,6 +129,7 @@ impl Shop {
             jti: "1".into(),
             iat: now,
             exp: now + 3600,
+            signed_by: None,
         })
     }
     pub(crate) fn creator_token(&self, task: TaskId) -> String {

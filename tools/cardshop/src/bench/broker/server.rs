@@ -57,6 +57,7 @@ impl Signer {
             jti: "bench".into(),
             iat: now_s,
             exp: now_s + TOKEN_LIFE_S,
+            signed_by: None,
         })
     }
 }
