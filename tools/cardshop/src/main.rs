@@ -31,8 +31,20 @@ struct Cli {
     /// Print one JSON object per event instead of text.
     #[arg(long, global = true, env = "CARDSHOP_JSON")]
     json: bool,
+    /// How lines of the log are written to standard error; what is logged says RUST_LOG, by default warnings.
+    #[arg(long, global = true, env = "CARDSHOP_LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Clone, Copy, Default, clap::ValueEnum)]
+enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line, with the request's id where there is one.
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -56,7 +68,7 @@ enum Command {
 
 fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
-    start_log();
+    start_log(cli.log_format);
     rustls::crypto::ring::default_provider()
         .install_default()
         .expect("nothing else installs a crypto provider");
@@ -86,8 +98,12 @@ fn main() -> std::process::ExitCode {
 }
 
 /// Logs go to standard error, by default warnings only; `RUST_LOG` says otherwise.
-fn start_log() {
+fn start_log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
 }

@@ -3,8 +3,8 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -194,6 +194,66 @@ fn a_flag_goes_before_a_variable_and_a_variable_before_the_file() {
     assert_eq!(listens_at("b", Some("127.0.0.3:0"), &[]), ("//127.0.0.3".into(), false));
     let words = ["--listen", "127.0.0.4:0", "--with-creator"];
     assert_eq!(listens_at("c", Some("127.0.0.3:0"), &words), ("//127.0.0.4".into(), true));
+}
+
+/// Sends a request and gives the connection.
+fn ask(address: &str, request: &str) -> BufReader<TcpStream> {
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection.write_all(request.as_bytes()).unwrap();
+    BufReader::new(connection)
+}
+
+#[test]
+fn a_site_that_is_told_to_stop_ends_open_streams_and_claims_and_exits_well() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = cardshop();
+    command.args(["--json", "up", "--with-creator", "--listen", "127.0.0.1:0", "--data"]).arg(folder.path());
+    let (child, mut lines) = spawn(&mut command);
+    let ready = next_event(&mut lines);
+    let address = ready["http"].as_str().unwrap().strip_prefix("http://").unwrap().to_owned();
+    let text = |key: &str| ready[key].as_str().unwrap();
+    let body = format!(r#"{{"username":"{}","password":"{}"}}"#, text("username"), text("password"));
+    let length = body.len();
+    let mut answer = String::new();
+    let login = format!(
+        "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    ask(&address, &login).read_to_string(&mut answer).unwrap();
+    let pair: Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let token = pair["access_token"].as_str().unwrap();
+    let live = format!("GET /api/v1/live HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let mut stream = ask(&address, &live);
+    let mut line = String::new();
+    stream.read_line(&mut line).unwrap();
+    assert!(line.contains("200"), "{line}");
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    // It ends; whether by its last chunk or by a reset does not matter.
+    let _ = stream.read_to_end(&mut Vec::new());
+    let (code, text) = ending(child, lines);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(!text.contains("panicked") && !text.contains("cut off"), "{text}");
+}
+
+#[test]
+fn with_log_format_json_each_line_of_the_log_is_an_object_that_names_its_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = cardshop();
+    command
+        .args(["--json", "--log-format", "json", "up", "--listen", "127.0.0.1:0", "--data"])
+        .arg(folder.path());
+    let (child, mut lines) = spawn(command.env("RUST_LOG", "cardshop_scheduler=info"));
+    let ready = next_event(&mut lines);
+    let address = ready["http"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let mut answer = String::new();
+    let request = "GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    ask(address, request).read_to_string(&mut answer).unwrap();
+    let id = answer.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap();
+    interrupt(&child);
+    let (code, text) = ending(child, lines);
+    assert_eq!(code, Some(0), "{text}");
+    let log: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(log.iter().any(|line| line["span"]["id"] == id && line["span"]["path"] == "/health"), "{text}");
 }
 
 #[test]
