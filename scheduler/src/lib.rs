@@ -5,6 +5,7 @@
 mod api;
 pub mod core;
 mod effects;
+pub mod outside;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -42,6 +42,7 @@ use serde::de::DeserializeOwned;
 pub use admin::{StoreAddress, export_store, import_store};
 pub(crate) use batch::{Batch, Stored};
 pub(crate) use documents::KINDS;
+pub use dump::read_any_dump;
 pub(crate) use engine::News;
 pub use load::{Loaded, TRANSITION_SIZE, load_store};
 pub use postgres::PostgresAddress;

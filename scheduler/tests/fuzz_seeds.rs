@@ -1,0 +1,13 @@
+//! The seeds of the fuzz targets, and what fuzzing found, through the same checks on every run of the tests.
+#![allow(clippy::unwrap_used)] // a test helper that cannot unwrap reads worse and asserts less
+
+#[path = "../fuzz/checks.rs"]
+#[allow(unreachable_pub)] // another crate compiles it as its own module
+mod checks;
+#[path = "../../tools/testing/seeds.rs"]
+mod seeds;
+
+#[test]
+fn nothing_the_fuzzer_kept_breaks_the_readers_of_the_scheduler() {
+    seeds::replay("dump", checks::dump);
+}
