@@ -4,22 +4,29 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Makes and starts a server in the folder `$2` with the programs of `$1`, then does what is read, a line each; at the
-/// end of input it stops the server and removes the folder.
+/// end of input it stops the server and removes the folder. With an address `$3` it listens there too, encrypted by the
+/// certificate in the folder, for who knows the password.
 const SCRIPT: &str = r#"
 trap 'rm -rf "$2"' EXIT
 trap '' INT TERM
 if [ "$(id -u)" = 0 ]; then
     as="setpriv --reuid=postgres --regid=postgres --clear-groups"
-    chown postgres "$2"
+    chown -R postgres "$2"
 fi
-control() { $as "$1/pg_ctl" -D "$2/data" -l "$2/log" -w -t 120 -o "-k $2 -c listen_addresses= -c max_connections=300" $3; }
+options="-k $2 -c listen_addresses=$3 -c max_connections=300"
+control() { $as "$1/pg_ctl" -D "$2/data" -l "$2/log" -w -t 120 -o "$options" $3; }
 cd "$2"
 $as "$1/initdb" -D "$2/data" -U cardshop -A trust -E UTF8 --locale=C.UTF-8 --no-sync >/dev/null || exit 1
+if [ -n "$3" ]; then
+    options="$options -c ssl=on -c ssl_cert_file=$2/server.pem -c ssl_key_file=$2/server.key"
+    printf 'local all all trust\nhostssl all all 127.0.0.0/8 scram-sha-256\n' >"$2/data/pg_hba.conf"
+fi
 control "$1" "$2" start >/dev/null </dev/null || { cat "$2/log" >&2; exit 1; }
 echo ready
 while read -r what; do
@@ -42,14 +49,25 @@ pub(crate) struct Server {
 impl Server {
     /// Starts one; `None`, and says SKIPPED, where PostgreSQL is not installed.
     pub(crate) fn start() -> Option<Self> {
+        Self::start_at("", &[])
+    }
+
+    /// The same, listening at `address` too under TLS, with these files (`server.pem`, `server.key`) in its folder.
+    pub(crate) fn start_at(address: &str, files: &[(&str, String)]) -> Option<Self> {
         let Some(programs) = programs() else {
             println!("SKIPPED: PostgreSQL is not installed (package postgresql)");
             return None;
         };
         let folder = tempfile::Builder::new().prefix("cardshop-postgres.").tempdir().unwrap().keep();
+        for (name, text) in files {
+            let path = folder.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        }
         let mut script = Command::new("sh")
             .args(["-c", SCRIPT, "postgres"])
             .args([&programs, &folder])
+            .arg(address)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -71,6 +89,16 @@ impl Server {
     pub(crate) fn crash(&mut self) {
         self.commands.as_mut().unwrap().write_all(b"restart\n").unwrap();
         self.wait();
+    }
+
+    /// Gives the user a password, which is asked for on the network.
+    pub(crate) fn set_password(&self, password: &str) {
+        let sql = format!("alter role cardshop password '{password}'");
+        let made = Command::new(self.programs.join("psql"))
+            .args(["-q", "-U", "cardshop", "-d", "postgres", "-c", &sql, "-h"])
+            .arg(&self.folder)
+            .status();
+        assert!(made.unwrap().success());
     }
 
     /// The address of a new, empty database.

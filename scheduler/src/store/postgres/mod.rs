@@ -8,6 +8,8 @@
 
 mod address;
 mod side;
+#[cfg(test)]
+mod tls_tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
