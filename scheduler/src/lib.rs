@@ -13,12 +13,14 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use effects::ask::Answering;
 pub use effects::background::Background;
 pub use effects::idempotency::Once;
 pub use effects::keeping::Keeping;
 pub use effects::live::{LiveEvent, LiveFeed};
 pub use effects::paging::PageRequest;
 pub use effects::passwords::random_password;
+pub use effects::simulation::{Published, Simulation, Truth};
 pub use effects::start::FirstLogin;
 pub use effects::users::NewUser;
 pub use ureq::tls::RootCerts;

@@ -110,9 +110,16 @@ async fn plan(scheduler: Scheduler, mut stop: watch::Receiver<bool>) {
         if !scheduler.leads() {
             continue;
         }
-        match scheduler.plan_leases().await.and_then(|()| scheduler.publish_boards()) {
+        scheduler.plan_now().await;
+    }
+}
+
+impl Scheduler {
+    /// Plans leases and tells the boards; anew when somebody changed what the plan was made of.
+    pub(crate) async fn plan_now(&self) {
+        match self.plan_leases().await.and_then(|()| self.publish_boards()) {
             Ok(()) => {}
-            Err(SchedulerError::Store(StoreError::Conflict { .. })) => scheduler.inner.replan.notify_one(),
+            Err(SchedulerError::Store(StoreError::Conflict { .. })) => self.inner.replan.notify_one(),
             Err(error) => tracing::error!(%error, "planning failed; it runs again within a minute"),
         }
     }

@@ -1,7 +1,8 @@
-//! The clock and the maker of ids: the only places where time and randomness come in. Tests move the clock.
+//! The clock and the maker of ids: the only places where time and randomness come in. Tests move the clock, simulations
+//! have one of their own, and ids by a seed.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use cardshop_protocol::ids::ObjectId;
@@ -9,16 +10,27 @@ use cardshop_protocol::time::Timestamp;
 
 use crate::{Scheduler, SchedulerError};
 
-/// The system's clock, with an offset for tests and simulations.
+/// The system's clock, with an offset for tests.
 #[derive(Default)]
 pub(crate) struct Clock {
     offset_ms: AtomicU64,
+    /// Milliseconds since 1970 instead of the system's.
+    simulated: Option<Arc<AtomicU64>>,
 }
 
 impl Clock {
+    /// One that shows what a simulation says.
+    pub(crate) fn simulated(ms: Arc<AtomicU64>) -> Self {
+        Self { offset_ms: AtomicU64::default(), simulated: Some(ms) }
+    }
+
     pub(crate) fn now(&self) -> Timestamp {
         let offset = Duration::from_millis(self.offset_ms.load(Ordering::Relaxed));
-        Timestamp::from_system(SystemTime::now()) + offset
+        let now = match &self.simulated {
+            Some(ms) => Timestamp::from_ms(ms.load(Ordering::Relaxed)),
+            None => Timestamp::from_system(SystemTime::now()),
+        };
+        now + offset
     }
 }
 
@@ -26,15 +38,29 @@ impl Clock {
 #[derive(Default)]
 pub(crate) struct Ids {
     last: Mutex<(u64, u128)>,
+    /// Where a simulation's ids come from: a seed, and how many were made of it.
+    seeded: Option<(u64, Arc<AtomicU64>)>,
 }
 
 impl Ids {
+    /// Ids of a simulation: `made` goes on counting when the scheduler starts anew.
+    pub(crate) fn seeded(seed: u64, made: Arc<AtomicU64>) -> Self {
+        Self { last: Mutex::default(), seeded: Some((seed, made)) }
+    }
+
+    fn random(&self) -> [u8; 10] {
+        let Some((seed, made)) = &self.seeded else { return random_bytes() };
+        let made = made.fetch_add(1, Ordering::Relaxed);
+        let digest = blake3::hash(format!("cardshop simulated id {seed} {made}").as_bytes());
+        digest.as_bytes()[..10].try_into().expect("a digest has 32 bytes")
+    }
+
     pub(crate) fn next(&self, now: Timestamp) -> ObjectId {
         let mut last = self.last.lock().expect("no holder panics");
         if now.as_ms() > last.0 {
             // The top bit stays clear, so that counting up within a millisecond never overflows 80 bits.
             let mut random = [0; 16];
-            random[6..].copy_from_slice(&random_bytes::<10>());
+            random[6..].copy_from_slice(&self.random());
             random[6] &= 0x7f;
             *last = (now.as_ms(), u128::from_be_bytes(random));
         } else {
@@ -67,7 +93,7 @@ impl Scheduler {
         self.inner.clock.now()
     }
 
-    /// Moves the clock forward: for tests and simulations that cannot wait a day.
+    /// Moves the clock forward: for tests that cannot wait a day.
     pub fn advance_clock(&self, by: Duration) {
         let by = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         self.inner.clock.offset_ms.fetch_add(by, Ordering::Relaxed);

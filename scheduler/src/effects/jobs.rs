@@ -80,7 +80,7 @@ impl Default for Jobs {
 }
 
 impl Scheduler {
-    async fn work(&self, name: &str) -> Result<(), SchedulerError> {
+    pub(crate) async fn work(&self, name: &str) -> Result<(), SchedulerError> {
         match name {
             "orders" => self.tick_orders().await,
             "auto-images" => self.tick_auto_images().await,

@@ -47,7 +47,7 @@ const TIME_EVERY: Duration = Duration::from_secs(60);
 /// How long a stop waits for the last words.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// Connections of one start that get a session of their own.
-const SESSIONS_PER_START: u64 = 1_000_000;
+pub(super) const SESSIONS_PER_START: u64 = 1_000_000;
 
 /// What is listened to: few wide filters, because the broker pays for each.
 const FILTERS: [&str; 8] =
@@ -255,9 +255,7 @@ impl Link {
         inner.metrics.broker_connections.add();
         inner.metrics.broker_connected.store(true, Ordering::Relaxed);
         if self.leads {
-            inner.retained.set(&Topic::ServerStatus, &self.birth());
-            inner.retained.all_dirty();
-            self.scheduler.discover_all();
+            self.scheduler.greet_broker(&self.birth());
         }
     }
 
@@ -313,6 +311,15 @@ impl Link {
                 Ok(_) => {}
             }
         }
+    }
+}
+
+impl Scheduler {
+    /// A broker is there that may know nothing: who leads says so, and everything again.
+    pub(crate) fn greet_broker(&self, birth: &StatusMessage) {
+        self.inner.retained.set(&Topic::ServerStatus, birth);
+        self.inner.retained.all_dirty();
+        self.discover_all();
     }
 }
 

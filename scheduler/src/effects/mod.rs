@@ -39,6 +39,7 @@ pub(crate) mod passwords;
 pub(crate) mod planner;
 pub(crate) mod retained;
 pub(crate) mod shelf;
+pub(crate) mod simulation;
 pub(crate) mod start;
 pub(crate) mod task_logs;
 pub(crate) mod tasks;
@@ -62,6 +63,7 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) clock: clock::Clock,
     pub(crate) ids: clock::Ids,
+    pub(crate) outside: ask::Outside,
     pub(crate) passwords: passwords::Passwords,
     pub(crate) keys: keys::Keys,
     pub(crate) throttles: Mutex<accounts::Throttles>,

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::Inner;
 use super::accounts::Throttles;
+use super::ask::Outside;
 use super::catalogue::unique_slug;
 use super::clock::{Clock, Ids, check_randomness};
 use super::commands::Reflexes;
@@ -26,7 +27,7 @@ use crate::core::documents::{
     ChannelDocument, DEFAULT_CHANNEL, MEDIA_SIZES_GB, Media, Story, User, usable_bytes,
 };
 use crate::core::picture::Picture;
-use crate::store::{Batch, KINDS, Select, StoreAddress, StoreError, upgrade};
+use crate::store::{Batch, KINDS, Select, Store, StoreAddress, StoreError, upgrade};
 use crate::{Config, Scheduler, SchedulerError};
 
 /// Login name of the first user.
@@ -52,7 +53,20 @@ impl Scheduler {
     ///
     /// # Errors
     /// `Config` for an address that cannot work, `Store` when the data directory is in use or damaged.
-    pub async fn open(mut config: Config) -> Result<(Self, Option<FirstLogin>), SchedulerError> {
+    pub async fn open(config: Config) -> Result<(Self, Option<FirstLogin>), SchedulerError> {
+        let own = || StoreAddress::Directory(config.data.join("store"));
+        let address = config.keeping.store.clone().unwrap_or_else(own);
+        let open = move || address.open();
+        Self::open_on(config, open, (Clock::default(), Ids::default()), Outside::Http).await
+    }
+
+    /// [`Scheduler::open`] on any store and clock.
+    pub(crate) async fn open_on(
+        mut config: Config,
+        open: impl FnOnce() -> Result<Store, StoreError> + Send + 'static,
+        (clock, ids): (Clock, Ids),
+        outside: Outside,
+    ) -> Result<(Self, Option<FirstLogin>), SchedulerError> {
         check_randomness()?;
         BrokerAddress::parse(&config.mqtt_url)?.transport(config.mqtt_ca.as_deref())?;
         config.appliance_mqtt_url.as_deref().map(BrokerAddress::parse).transpose()?;
@@ -66,11 +80,7 @@ impl Scheduler {
         }
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
         made.map_err(|e| SchedulerError::Config(format!("{} cannot be made: {e}", config.data.display())))?;
-        let own = || StoreAddress::Directory(config.data.join("store"));
-        let address = config.keeping.store.clone().unwrap_or_else(own);
-        let store =
-            tokio::task::spawn_blocking(|| address.open()).await.map_err(|_| SchedulerError::Busy)??;
-        let clock = Clock::default();
+        let store = tokio::task::spawn_blocking(open).await.map_err(|_| SchedulerError::Busy)??;
         let started = clock.now();
         upgrade(&store, KINDS, || {
             make_folder(&backups(&config.data))?;
@@ -96,7 +106,8 @@ impl Scheduler {
             work: Notify::new(),
             link_anew: Notify::new(),
             leads: store.leads(),
-            ids: Ids::default(),
+            ids,
+            outside,
             config,
             store,
             clock,

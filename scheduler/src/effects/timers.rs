@@ -102,7 +102,10 @@ impl Scheduler {
     }
 
     /// Tells everybody about appliances that fell silent: no message says so.
-    fn notice_silence(&self, presences: &mut BTreeMap<ApplianceId, Presence>) -> Result<(), SchedulerError> {
+    pub(crate) fn notice_silence(
+        &self,
+        presences: &mut BTreeMap<ApplianceId, Presence>,
+    ) -> Result<(), SchedulerError> {
         let now = self.now();
         let seen: BTreeMap<_, _> = {
             let picture = self.inner.picture.lock().expect("no holder panics");

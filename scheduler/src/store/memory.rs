@@ -19,6 +19,11 @@ impl Memory {
     fn map(&self) -> MutexGuard<'_, Map> {
         self.0.lock().expect("no holder panics")
     }
+
+    /// Another memory with the same in it.
+    pub(super) fn copy(&self) -> Self {
+        Self(Mutex::new(self.map().clone()))
+    }
 }
 
 fn record(bytes: &[u8]) -> Record {

@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! effects ─► store (typed) ─► engine ─┬► memory     for tests and simulations
+//!                                     │  simulated  the same, but it fails as it is told to
 //!                                     ├► embedded   sled and a journal: one process, the default
 //!                                     └► postgres   several schedulers at once
 //! dump: everything as JSON lines, for backups and to move from one to another
@@ -27,6 +28,7 @@ mod load;
 mod memory;
 mod postgres;
 mod record;
+mod simulated;
 mod stage;
 #[expect(clippy::module_inception, reason = "the store's own type")]
 mod store;
@@ -47,6 +49,7 @@ pub(crate) use engine::News;
 pub use load::{Loaded, TRANSITION_SIZE, load_store};
 pub use postgres::PostgresAddress;
 pub(crate) use record::Record;
+pub(crate) use simulated::Simulated;
 pub(crate) use store::Store;
 pub(crate) use upgrade::upgrade;
 

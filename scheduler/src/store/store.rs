@@ -43,6 +43,11 @@ impl Store {
         Self { engine: Arc::new(Memory::default()) }
     }
 
+    /// The store on the disk of a simulation.
+    pub(crate) fn simulated(disk: super::Simulated) -> Self {
+        Self { engine: Arc::new(disk) }
+    }
+
     /// True while writes are possible.
     pub(crate) fn is_healthy(&self) -> bool {
         self.engine.is_healthy()
