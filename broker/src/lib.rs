@@ -24,6 +24,7 @@ mod login;
 mod message;
 mod outbound;
 mod pressure;
+pub mod questions;
 mod retained;
 mod rights;
 mod route;
