@@ -1,0 +1,465 @@
+//! The world of one life: simulated time, and everything that is to happen in the order it happens. Single-threaded; the
+//! same seed gives the same life, step by step.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use cardshop_protocol::api::{Join, Membership};
+use cardshop_protocol::ids::{ImageId, ObjectId, OrderId, SlotId};
+use cardshop_protocol::join::JoinToken;
+use cardshop_protocol::keys::{appliance_id, encode_public, encode_signature};
+use cardshop_protocol::message::WritePhase;
+use cardshop_protocol::time::Timestamp;
+use cardshop_protocol::token::Role;
+use cardshop_scheduler::{NewUser, Scheduler, SchedulerError, Simulation, Truth};
+use ed25519_dalek::{Signer, SigningKey};
+use serde_json::json;
+
+use super::appliance::Appliance;
+use super::broker::{Broker, Message, Party};
+use super::cards::{Card, Kind, Place};
+use super::centre::{Centre, config, runtime};
+use super::chance::Chance;
+use super::faults::{Fault, What};
+use super::images::{Image, Warehouse};
+use super::invariants::Placed;
+use super::line::Line;
+use super::people::{CREATORS, Creator, MANAGERS, person};
+pub(super) use super::plants::Plant;
+use super::trace::Trace;
+
+/// When lives begin, milliseconds since 1970: 2026-11-01.
+const BEGINNING_MS: u64 = 1_793_491_200_000;
+/// How often time passes for agents, and timers look, milliseconds: rarer than in truth (250 ms, 2 s), because nothing
+/// shorter than this is waited for but by chance.
+const TICK_MS: u64 = 10_000;
+/// Agents say that they are well with every so-manieth tick.
+const HEALTH_TICKS: u64 = 3;
+/// The same once nothing goes wrong any more for a while: a lease of a day is then all that is waited for.
+const QUIET_TICK_MS: u64 = 60_000;
+const QUIET_AFTER_MS: u64 = 3 * 3_600_000;
+/// How long everything is watched after its end.
+const SETTLING_MS: u64 = 120_000;
+/// Units that the organization begins with.
+const UNITS: u64 = 60;
+/// Configurations that are ordered.
+const CONFIGURATIONS: u64 = 3;
+
+/// Something that is to happen.
+#[derive(Debug, Clone)]
+pub(super) enum Happening {
+    Connect(Party),
+    Arrives { from: Party, session: u64, message: Message },
+    Delivered { to: Party, session: u64, message: Message },
+    NoticedByParty(Party, u64),
+    NoticedByBroker(Party, u64),
+    StartAgent(usize),
+    StartCentre,
+    Tick(usize, u64),
+    Look,
+    Probed { a: usize, life: u64, slot: SlotId, visit: u64 },
+    WriteGoesOn { a: usize, life: u64, slot: SlotId, job: u64, phase: WritePhase },
+    WriteEnds { a: usize, life: u64, slot: SlotId, job: u64 },
+    Fetches { a: usize, life: u64, image: ImageId },
+    PlaceOrder,
+    ManagerLooks,
+    ClerkLooks,
+    OperatorLooks(usize),
+    CreatorsLook,
+    LetIn(usize),
+    Begins(What),
+    Ends(What),
+    Calm,
+}
+
+/// Everything.
+pub(super) struct World {
+    pub(super) seed: u64,
+    pub(super) now_ms: u64,
+    queue: BTreeMap<(u64, u64), Happening>,
+    queued: u64,
+    pub(super) steps: u64,
+    pub(super) trace: Trace,
+    /// What is wrong, once something is.
+    pub(super) wrong: Option<String>,
+    /// Chance of lines and machines, and of people.
+    pub(super) wire: Chance,
+    pub(super) chance: Chance,
+    pub(super) broker: Broker,
+    pub(super) lines: BTreeMap<Party, Line>,
+    pub(super) centre: Centre,
+    pub(super) appliances: Vec<Appliance>,
+    pub(super) warehouse: Warehouse,
+    away: u32,
+    pub(super) images: BTreeMap<ImageId, Arc<Image>>,
+    pub(super) cards: Vec<Card>,
+    /// The next cards somebody puts in, by appliance: of which kind, and how many.
+    pub(super) supply: Vec<Option<(Kind, u64)>>,
+    pub(super) creators: Vec<Creator>,
+    pub(super) configurations: Vec<ObjectId>,
+    pub(super) placed: BTreeMap<OrderId, Placed>,
+    /// Orders whose placing was not answered: each may be there.
+    pub(super) unheard_orders: u32,
+    /// Cards on record in an appliance's journal: order, copy and which card.
+    pub(super) verified: BTreeMap<ObjectId, (OrderId, u32, usize)>,
+    pub(super) units: u64,
+    pub(super) last_truth: Option<Truth>,
+    pub(super) commands_checked: u64,
+    pub(super) facts_heard: u64,
+    pub(super) plant: Plant,
+    /// The bad times are over.
+    pub(super) calm: bool,
+    calm_since: u64,
+    over_since: Option<u64>,
+    _data: tempfile::TempDir,
+}
+
+/// A site as it is before its first life: people, an organization, configurations. Made once a process; passwords take
+/// their time.
+struct Template {
+    world: Simulation,
+    configurations: Vec<ObjectId>,
+}
+
+fn template() -> &'static Template {
+    static TEMPLATE: OnceLock<Template> = OnceLock::new();
+    TEMPLATE.get_or_init(|| {
+        let warehouse = Warehouse::default();
+        let world = Simulation::new(0, Timestamp::from_ms(BEGINNING_MS), warehouse.answering());
+        let data = tempfile::tempdir().expect("a temporary directory can be made");
+        let made = runtime().block_on(furnish(&config(data.path()), &world));
+        Template { configurations: made.expect("an empty site can be furnished"), world }
+    })
+}
+
+async fn furnish(
+    config: &cardshop_scheduler::Config,
+    world: &Simulation,
+) -> Result<Vec<ObjectId>, SchedulerError> {
+    let (scheduler, _) = Scheduler::open_simulated(config.clone(), world).await?;
+    let root = person("root", Role::Staff);
+    let organization = json!({"name": "School", "units": UNITS, "several_orders": true});
+    let organization = scheduler.create_organization(&root, organization, None).await?;
+    let user = NewUser {
+        username: MANAGERS[0].into(),
+        password: "simulated password".into(),
+        role: Role::Manager,
+        channels: Vec::new(),
+        organization: Some(organization.id),
+        email: None,
+        expires: None,
+    };
+    scheduler.create_user(&root, user, None).await?;
+    let mut configurations = Vec::new();
+    for n in 1..=CONFIGURATIONS {
+        let body = json!({"name": format!("Library {n}"), "recipe": {"simulated": n}});
+        configurations.push(scheduler.create_configuration(&root, body, None).await?.id);
+    }
+    Ok(configurations)
+}
+
+/// An appliance joins and is let in.
+pub(super) async fn join(scheduler: &Scheduler, key: &SigningKey, a: usize) -> Result<(), SchedulerError> {
+    let root = person("root", Role::Staff);
+    let token = scheduler.create_join_token(&root, json!({}), None).await?.token;
+    let token: JoinToken = token.parse().expect("a token that was just made");
+    let public = key.verifying_key();
+    let proof = key.sign(&token.proof_message(public.as_bytes())).to_bytes();
+    let join = Join {
+        token: token.to_string(),
+        public_key: encode_public(&public),
+        proof: encode_signature(&proof),
+        label: format!("a{a}"),
+        hardware: Default::default(),
+    };
+    if scheduler.join(&join).await?.state != Membership::Approved {
+        scheduler.approve_appliance(&root, appliance_id(&public), None).await?;
+    }
+    Ok(())
+}
+
+impl World {
+    pub(super) fn new(seed: u64, appliances: usize, slots: u32, plant: Plant) -> Self {
+        let warehouse = Warehouse::default();
+        let data = tempfile::tempdir().expect("a temporary directory can be made");
+        let centre = Centre::new(template().world.fork(seed, warehouse.answering()), data.path());
+        let mut world = Self {
+            seed,
+            now_ms: BEGINNING_MS,
+            queue: BTreeMap::new(),
+            queued: 0,
+            steps: 0,
+            trace: Trace::new(BEGINNING_MS),
+            wrong: None,
+            wire: Chance::of(seed, "wire"),
+            chance: Chance::of(seed, "people"),
+            broker: Broker::default(),
+            lines: BTreeMap::new(),
+            centre,
+            appliances: (0..appliances).map(|a| Appliance::new(a, slots)).collect(),
+            warehouse,
+            away: 0,
+            images: BTreeMap::new(),
+            cards: Vec::new(),
+            supply: vec![None; appliances],
+            creators: (0..CREATORS).map(|_| Creator::default()).collect(),
+            configurations: template().configurations.clone(),
+            placed: BTreeMap::new(),
+            unheard_orders: 0,
+            verified: BTreeMap::new(),
+            units: UNITS,
+            last_truth: None,
+            commands_checked: 0,
+            facts_heard: 0,
+            plant,
+            calm: false,
+            calm_since: 0,
+            over_since: None,
+            _data: data,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        self.start_centre();
+        for a in 0..self.appliances.len() {
+            let key = self.appliances[a].key.clone();
+            let joined = self.ask_centre(|s| async move { join(&s, &key, a).await });
+            joined.expect("it was started").expect("nothing goes wrong yet");
+            self.after(1_000, Happening::StartAgent(a));
+            self.after(2_000 + 700 * a as u64, Happening::Tick(a, 0));
+            self.after(20_000, Happening::OperatorLooks(a));
+        }
+        self.after(1_000, Happening::Look);
+        self.after(5_000, Happening::CreatorsLook);
+        self.after(90_000, Happening::ManagerLooks);
+        self.after(120_000, Happening::ClerkLooks);
+    }
+
+    /// What goes wrong, and when it ends; orders come meanwhile.
+    pub(super) fn plan_life(&mut self, life_ms: u64, faults: &[Fault]) {
+        let orders = 2 + self.chance.from(0..life_ms / 1_200_000 + 2);
+        for n in 0..orders {
+            let at = if n == 0 { 10_000 } else { self.chance.from(10_000..life_ms * 3 / 4) };
+            self.after(at, Happening::PlaceOrder);
+        }
+        for fault in faults {
+            self.after(fault.at_ms, Happening::Begins(fault.what));
+            let lasts = match fault.what {
+                // Until its leases are over, and longer.
+                What::SwitchedOff(_) => 48 * 3_600_000,
+                _ => fault.for_ms.min(life_ms.saturating_sub(fault.at_ms)),
+            };
+            self.after(fault.at_ms + lasts, Happening::Ends(fault.what));
+        }
+        self.after(life_ms, Happening::Calm);
+    }
+
+    pub(super) fn later(&mut self, at_ms: u64, happening: Happening) {
+        self.queued += 1;
+        self.queue.insert((at_ms, self.queued), happening);
+    }
+
+    pub(super) fn after(&mut self, pause_ms: u64, happening: Happening) {
+        self.later(self.now_ms + pause_ms, happening);
+    }
+
+    pub(super) fn say(&mut self, text: &str) {
+        self.trace.say(self.now_ms, text);
+    }
+
+    /// Something is wrong: the life ends here.
+    pub(super) fn fail(&mut self, text: &str) {
+        self.say(&format!("WRONG: {text}"));
+        self.wrong.get_or_insert_with(|| text.to_owned());
+    }
+
+    pub(super) fn centre_now(&self) -> Timestamp {
+        Timestamp::from_ms(self.now_ms.saturating_add_signed(self.centre.clock_s * 1000))
+    }
+
+    fn pause(&self) -> u64 {
+        let quiet = self.calm && self.now_ms - self.calm_since > QUIET_AFTER_MS;
+        if quiet { QUIET_TICK_MS } else { TICK_MS }
+    }
+
+    /// Lives until everything has come to its end, something is wrong, or `limit_ms` after the bad times.
+    pub(super) fn live(&mut self, limit_ms: u64) {
+        while let Some(((at, _), happening)) = self.queue.pop_first() {
+            self.now_ms = self.now_ms.max(at);
+            self.steps += 1;
+            self.happens(happening);
+            if self.wrong.is_some() {
+                return;
+            }
+            if self.calm && (self.now_ms - self.calm_since > limit_ms || self.has_settled()) {
+                return self.check_end();
+            }
+        }
+    }
+
+    /// True once everything has been at its end for as long as the last messages are under way.
+    fn has_settled(&mut self) -> bool {
+        if self.steps.is_multiple_of(16) {
+            let since = self.over_since.unwrap_or(self.now_ms);
+            self.over_since = self.is_over().then_some(since);
+        }
+        self.over_since.is_some_and(|since| self.now_ms - since > SETTLING_MS)
+    }
+
+    fn happens(&mut self, happening: Happening) {
+        match happening {
+            Happening::Connect(who) => self.connect(who),
+            Happening::Arrives { from, session, message } => self.arrives(from, session, message),
+            Happening::Delivered { to, session, message } => self.delivered(to, session, message),
+            Happening::NoticedByParty(who, session) => self.noticed_by_party(who, session),
+            Happening::NoticedByBroker(who, session) => self.noticed_by_broker(who, session),
+            Happening::StartAgent(a) => self.start_agent(a),
+            Happening::StartCentre => self.start_centre(),
+            Happening::Tick(a, n) => {
+                self.tick_agent(a, n.is_multiple_of(HEALTH_TICKS) || self.pause() > TICK_MS);
+                self.after(self.pause(), Happening::Tick(a, n + 1));
+            }
+            Happening::Look => {
+                self.look();
+                self.after(self.pause(), Happening::Look);
+            }
+            Happening::Probed { a, life, slot, visit } => self.probed(a, life, slot, visit),
+            Happening::WriteGoesOn { a, life, slot, job, phase } => {
+                self.write_goes_on(a, life, slot, job, phase)
+            }
+            Happening::WriteEnds { a, life, slot, job } => self.write_ends(a, life, slot, job),
+            Happening::Fetches { a, life, image } => self.fetches(a, life, image),
+            Happening::PlaceOrder => self.place_order(),
+            Happening::ManagerLooks => self.manager_looks(),
+            Happening::ClerkLooks => self.clerk_looks(),
+            Happening::OperatorLooks(a) => self.operator_looks(a),
+            Happening::CreatorsLook => self.creators_look(),
+            Happening::LetIn(a) => self.let_in(a),
+            Happening::Begins(what) => {
+                self.say(&format!("{what:?} begins"));
+                self.goes_wrong(what, true);
+            }
+            Happening::Ends(what) => {
+                self.say(&format!("{what:?} ends"));
+                self.goes_wrong(what, false);
+            }
+            Happening::Calm => {
+                self.say("the bad times are over");
+                (self.calm, self.calm_since) = (true, self.now_ms);
+            }
+        }
+    }
+
+    /// A fault begins or ends.
+    fn goes_wrong(&mut self, what: What, begins: bool) {
+        let count = |faults: &mut u32| *faults = if begins { *faults + 1 } else { faults.saturating_sub(1) };
+        match what {
+            What::CentreDiskFull => {
+                count(&mut self.centre.full);
+                self.centre.world.set_disk_full(self.centre.full > 0);
+            }
+            What::CentreClock(seconds) => self.centre.clock_s = if begins { seconds } else { 0 },
+            What::CentreCut => self.cut(Party::Centre, begins),
+            What::Cut(a) => self.cut(Party::Appliance(a), begins),
+            What::FetchCut(a) => count(&mut self.appliances[a].fetch_cut),
+            What::Late(a, ms) => self.line(Party::Appliance(a)).late_ms = if begins { ms } else { 0 },
+            What::Doubled(a) => self.line(Party::Appliance(a)).doubles = begins,
+            What::FactsLost(a) => self.line(Party::Appliance(a)).loses_facts = begins,
+            What::AgentDiskFull(a) => count(&mut self.appliances[a].disk.full),
+            What::CacheFull(a) => count(&mut self.appliances[a].cache_full),
+            What::BadReader(a, n) => count(&mut self.slot(a, n).bad),
+            What::Unplugged(a, n) => {
+                count(&mut self.slot(a, n).unplugged);
+                self.look_at_slot(a, &SlotId::numbered(n + 1));
+            }
+            What::WarehouseAway => {
+                count(&mut self.away);
+                self.warehouse.set_away(self.away > 0);
+            }
+            What::WarehouseLies(a) => count(&mut self.appliances[a].lied_to),
+            What::CreatorSilent(c) => count(&mut self.creators[c].silent),
+            What::Held(a, n) => self.hold_slot(a, SlotId::numbered(n + 1), begins),
+            What::ThrownOut(a) if begins => self.throw_out(a),
+            What::ThrownOut(a) => self.let_in(a),
+            What::SwitchedOff(a) => {
+                count(&mut self.appliances[a].off);
+                if begins { self.kill_agent(a, true) } else { self.start_agent(a) }
+            }
+            What::Maintenance => self.maintain(begins),
+            _ if begins => self.strikes(what),
+            _ => {}
+        }
+    }
+
+    /// A fault that lasts for no time.
+    fn strikes(&mut self, what: What) {
+        match what {
+            What::AgentKilled(a) => self.kill_agent(a, false),
+            What::PowerCut(a) => self.kill_agent(a, true),
+            What::CentreKilled => self.kill_centre(),
+            What::CentreStops(after, carried_out) => self.centre.world.stop_in(after, carried_out),
+            What::BrokerAnew(forgets) => self.broker_anew(forgets),
+            What::Impostor(a) => self.impostor(a),
+            What::AgentClock(a, seconds) => self.appliances[a].clock_ms += seconds * 1000,
+            What::Supply(a, kind, many) => self.supply[a] = Some((kind, many)),
+            What::Pulled(a, n) => self.take_out(a, &SlotId::numbered(n + 1), Place::Hand(a)),
+            What::CreatorKilled(c) => self.kill_creator(c),
+            What::CreatorFails(c, permanent) => self.creators[c].fails = Some(permanent),
+            What::CreatorLies(c) => self.creators[c].lies = true,
+            What::Canceled => self.cancel_one(),
+            What::Retried => self.retry_one(),
+            What::PutBack(a) => self.put_back(a),
+            What::Clash(clash) => self.clash(clash),
+            _ => unreachable!("it lasts, and is taken by `goes_wrong`"),
+        }
+    }
+
+    fn slot(&mut self, a: usize, n: u32) -> &mut super::appliance::Slot {
+        self.appliances[a].slots.get_mut(&SlotId::numbered(n + 1)).expect("faults name slots there are")
+    }
+
+    fn cut(&mut self, who: Party, begins: bool) {
+        let line = self.line(who);
+        line.cuts = if begins { line.cuts + 1 } else { line.cuts.saturating_sub(1) };
+        if begins {
+            self.break_line(who);
+        }
+    }
+
+    fn maintain(&mut self, on: bool) {
+        let root = person("root", Role::Staff);
+        let body = json!({"on": on});
+        let told = self.ask_centre(|s| async move { s.set_maintenance(&root, body).await.map(|_| ()) });
+        if self.heard("maintenance", told).is_none() && !on {
+            // Nobody leaves it on.
+            self.after(30_000, Happening::Ends(What::Maintenance));
+        }
+    }
+
+    /// With an appliance's own token: what is another's, or the scheduler's. None of it may pass.
+    fn impostor(&mut self, a: usize) {
+        let Some(session) = self.line(Party::Appliance(a)).session else { return };
+        let id = self.appliances[a].id;
+        let other = self.appliances[(a + 1) % self.appliances.len()].id;
+        let forged =
+            |topic: String| Message { topic, payload: b"{\"v\":1,\"upto\":1000000}".to_vec(), retain: true };
+        let mut topics = vec![
+            format!("cardshop/1/appliance/{id}/event/ack"),
+            format!("cardshop/1/appliance/{id}/desired"),
+            "cardshop/1/server/status".to_owned(),
+        ];
+        if other != id {
+            topics.push(format!("cardshop/1/appliance/{other}/event"));
+            topics.push(format!("cardshop/1/appliance/{other}/status"));
+        }
+        let refused = self.broker.refused + topics.len() as u64;
+        for topic in topics {
+            self.arrives(Party::Appliance(a), session, forged(topic));
+        }
+        if self.broker.is_live(Party::Appliance(a), session) && self.broker.refused != refused {
+            self.fail(&format!("a{a} may publish what is not its own"));
+        }
+    }
+}
