@@ -16,6 +16,7 @@ mod remote;
 mod report;
 mod s3;
 mod services;
+mod sim;
 mod store;
 mod tls;
 mod trust;
@@ -64,6 +65,7 @@ enum Command {
     Card(cards::Card),
     Flash(flash::Flash),
     Admin(admin::Admin),
+    Sim(sim::Sim),
 }
 
 fn main() -> std::process::ExitCode {
@@ -89,6 +91,7 @@ fn main() -> std::process::ExitCode {
         Command::Card(command) => command.run(&output),
         Command::Flash(command) => command.run(&output),
         Command::Admin(command) => command.run(&output),
+        Command::Sim(command) => command.run(&output),
     };
     let ending = result.unwrap_or_else(|error| {
         output.failure(&error);
