@@ -105,7 +105,11 @@ pub(super) fn parse_text(text: &str) -> Result<(RawRecipe, Value), RecipeError> 
     // `country: NO` is Norway, not false.
     let options = || serde_saphyr::options! { strict_booleans: true };
     let raw = serde_saphyr::from_str_with_options(text, options()).map_err(at_line)?;
-    let value = serde_saphyr::from_str_with_options(text, options()).map_err(at_line)?;
+    let value = match serde_saphyr::from_str_with_options(text, options()).map_err(at_line)? {
+        // An empty text is a recipe without keys, and reads as one when it comes back as a value.
+        Value::Null => Value::Object(Default::default()),
+        value => value,
+    };
     Ok((raw, value))
 }
 
