@@ -6,7 +6,7 @@
 //! `E2FSPROGS_FAKE_TIME`, owners from the script, and small contents straight from the cache; large files it only gives
 //! their blocks, because it writes them block by block. Its exit status says
 //! nothing; what it prints on its error output does, and e2fsck has the last word.
-//! **Source:** mke2fs(8), debugfs(8), e2fsck(8), dumpe2fs(8) of e2fsprogs 1.47.0.
+//! **Source:** mke2fs(8), debugfs(8), e2fsck(8), dumpe2fs(8), resize2fs(8) of e2fsprogs 1.47.0.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -100,7 +100,9 @@ fn find(tool: &'static str) -> Result<PathBuf, Ext4Error> {
 
 /// Checks that all tools are there, before anything is downloaded.
 pub fn check_tools() -> Result<(), Ext4Error> {
-    ["mke2fs", "debugfs", "e2fsck", "dumpe2fs"].into_iter().try_for_each(|tool| find(tool).map(|_| ()))
+    ["mke2fs", "debugfs", "e2fsck", "dumpe2fs", "resize2fs"]
+        .into_iter()
+        .try_for_each(|tool| find(tool).map(|_| ()))
 }
 
 impl Partition<'_> {
@@ -187,6 +189,17 @@ impl Partition<'_> {
         // "data: 31/4096 files (0.0% non-contiguous), 2345/9999 blocks"
         output.text.lines().last().into_iter().for_each(|line| self.watcher.line(format_args!("{line}")));
         Ok(())
+    }
+
+    /// Lets the file system take its whole partition, which has become larger. It has to be clean.
+    pub(crate) fn grow(&self) -> Result<(), Ext4Error> {
+        self.check()?;
+        let mut command = self.command("resize2fs")?;
+        // Forced: it was checked just now, and that is not written down where nothing is changed.
+        command.arg("-f").arg(self.name()).arg(format!("{}K", (self.range.end - self.range.start) / 1024));
+        let output = self.run("resize2fs", command, &mut || ())?;
+        output.success("resize2fs", |status| status.success())?;
+        self.check()
     }
 
     /// Ranges of the partition that no file and no table uses, ascending; `None` when it is not an ext4 at rest.

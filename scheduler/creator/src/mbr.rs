@@ -35,6 +35,26 @@ pub enum MbrError {
         /// The image's size.
         size: u64,
     },
+    /// Only the last partition has room behind it.
+    #[error(
+        "base.rootfs_size: the base ends with partition {number}, which is none of Linux's (kind {kind:#04x}): only a root partition at the end can grow"
+    )]
+    RootNotLast {
+        /// From 1.
+        number: usize,
+        /// Its kind.
+        kind: u8,
+    },
+    /// A partition is never made smaller.
+    #[error(
+        "base.rootfs_size is {wanted} bytes, the base's root partition has {size} already: it can only grow"
+    )]
+    RootLarger {
+        /// Bytes it has.
+        size: u64,
+        /// Bytes it should have.
+        wanted: u64,
+    },
     /// A 32-bit sector number cannot say it.
     #[error("a partition that ends at byte {0} is beyond what an MBR can hold (2 TiB)")]
     TooLarge(u64),
@@ -98,6 +118,28 @@ impl Mbr {
         Ok(partitions)
     }
 
+    /// The root partition of a base of `size` bytes, its last, as it is when it has `wanted` bytes: its entry, from 0,
+    /// and where it lies.
+    pub(crate) fn grown_root(&self, size: u64, wanted: u64) -> Result<(usize, Partition), MbrError> {
+        let partitions = self.partitions(size)?;
+        let all = partitions.iter().enumerate().filter_map(|(index, p)| Some((index, (*p)?)));
+        let (index, last) = all.max_by_key(|(_, p)| p.end()).ok_or(MbrError::None)?;
+        if last.kind != KIND_LINUX {
+            return Err(MbrError::RootNotLast { number: index + 1, kind: last.kind });
+        }
+        if wanted < last.size {
+            return Err(MbrError::RootLarger { size: last.size, wanted });
+        }
+        let grown = Partition { size: wanted, ..last };
+        if grown.end() > MAX_BYTES { Err(MbrError::TooLarge(grown.end())) } else { Ok((index, grown)) }
+    }
+
+    /// Says another size of a partition.
+    pub(crate) fn resize(&mut self, index: usize, size: u64) {
+        let sectors = u32::try_from(size / SECTOR).expect("within what an MBR holds");
+        self.0[446 + 16 * index + 12..][..4].copy_from_slice(&sectors.to_le_bytes());
+    }
+
     /// Enters a partition in the first free entry and says which.
     pub(crate) fn add(&mut self, partition: Partition) -> Result<usize, MbrError> {
         if partition.end() > MAX_BYTES {
@@ -136,6 +178,24 @@ mod tests {
         let fifth = Partition { kind: KIND_LINUX, start: 0, size: 512 };
         assert_eq!(mbr.add(fifth), Err(MbrError::Full));
         assert_eq!(mbr.0[440..444], [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn the_last_partition_grows_when_it_is_linux_and_never_shrinks() {
+        let (boot, root) = (ALIGNMENT, 4 * ALIGNMENT);
+        let mut mbr = Mbr::new([0; 4]);
+        // The root stands first in the table and last on the disk.
+        mbr.add(Partition { kind: KIND_LINUX, start: root, size: ALIGNMENT }).unwrap();
+        mbr.add(Partition { kind: KIND_FAT32, start: boot, size: ALIGNMENT }).unwrap();
+        let grown = Partition { kind: KIND_LINUX, start: root, size: GIB };
+        assert_eq!(mbr.grown_root(GIB, GIB), Ok((0, grown)));
+        mbr.resize(0, GIB);
+        assert_eq!(mbr.partitions(2 * GIB).unwrap()[0], Some(grown));
+        assert_eq!(mbr.grown_root(2 * GIB, 512), Err(MbrError::RootLarger { size: GIB, wanted: 512 }));
+        assert_eq!(mbr.grown_root(2 * GIB, MAX_BYTES), Err(MbrError::TooLarge(root + MAX_BYTES)));
+        mbr.add(Partition { kind: KIND_FAT32, start: root + GIB, size: 512 }).unwrap();
+        let last = MbrError::RootNotLast { number: 3, kind: KIND_FAT32 };
+        assert_eq!(mbr.grown_root(2 * GIB, GIB), Err(last));
     }
 
     #[test]

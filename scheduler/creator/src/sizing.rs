@@ -3,7 +3,8 @@
 //!
 //! Size rule: the data partition takes the blocks of its content, a tenth on top (`MARGIN_DIVISOR`), its own
 //! tables and journal, and is rounded up to 8 MiB: it is never full. An archive counts with its `size` when
-//! it is not on this machine.
+//! it is not on this machine. A base whose root is to grow (`base.rootfs_size`) counts at most until it is here: then
+//! its partitions are known and all is sized again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,9 @@ const MARGIN_DIVISOR: u64 = 10;
 const GROUP_BYTES: u64 = 32768 * BLOCK_SIZE;
 /// Inodes in 256 KiB of a table, the smallest usual chunk.
 const INODE_STEP: u64 = 1024;
+/// Of the room a file system grows by, tables take at most one part in this many. **Source:** mke2fs.conf(5): an inode
+/// of 256 bytes for every 4 KiB of a small file system, for every 16 KiB of others.
+const GROWTH_TABLES: u64 = 16;
 const MIB: u64 = 1024 * 1024;
 /// Most bytes of a checksum file that are read.
 const MAX_CHECKSUM_FILE: u64 = 1024 * 1024;
@@ -66,6 +70,10 @@ pub struct Sizing {
     /// Of the recipe's container images.
     pub(crate) images: Vec<Pulled>,
     pub(crate) base: Option<Item>,
+    /// Where the base ends in the image, its root partition grown: at most, as long as `base_is_known` is not set.
+    pub(crate) base_end: u64,
+    /// The base's partitions were seen.
+    pub(crate) base_is_known: bool,
 }
 
 /// A disk of this machine.
@@ -208,6 +216,7 @@ struct Sizer<'a> {
 impl Sizer<'_> {
     fn run(&self, stop: &StopFlag) -> Result<Sizing, BuildError> {
         let mut rows = Vec::new();
+        let (mut base_end, mut base_is_known) = (0, true);
         let (base, data_start) = match &self.recipe.base {
             None => {
                 rows.push(Row { what: "boot partition".into(), bytes: BOOT_SIZE, download_bytes: 0 });
@@ -216,9 +225,13 @@ impl Sizer<'_> {
             Some(base) => {
                 let found = parallel::each(1, stop, self.stop, &mut || (), &|_| self.base(base))?;
                 let (item, row) = found.into_iter().next().expect("one was asked for");
-                let start = item.bytes.next_multiple_of(ALIGNMENT);
+                (base_end, base_is_known) = self.base_end(base, &item)?;
                 rows.push(row);
-                (Some(item), start)
+                if base_end > item.bytes {
+                    let bytes = base_end - item.bytes;
+                    rows.push(Row { what: "base: room its root grows by".into(), bytes, download_bytes: 0 });
+                }
+                (Some(item), base_end.next_multiple_of(ALIGNMENT))
             }
         };
         let files = &self.recipe.files;
@@ -261,7 +274,7 @@ impl Sizer<'_> {
             .zip(&items)
             .filter(|(f, _)| f.via != Via::Direct || matches!(f.content, Content::Inline(_)));
         let unpacked: u64 = unpacked.map(|(_, i)| i.bytes).sum();
-        let base_bytes = base.as_ref().map_or(2 * MIB, |b| b.bytes);
+        let base_bytes = base.as_ref().map_or(2 * MIB, |b| b.bytes + (base_end - b.bytes) / GROWTH_TABLES);
         let disk_bytes = base_bytes + content_bytes + data.tables() + unpacked + archives;
         let volumes = volumes(self.options, disk_bytes, download_bytes)?;
         Ok(Sizing {
@@ -275,6 +288,8 @@ impl Sizer<'_> {
             items,
             images,
             base,
+            base_end,
+            base_is_known,
         })
     }
 
@@ -319,6 +334,20 @@ impl Sizer<'_> {
         let download_bytes = download_bytes(&place);
         let row = Row { what: format!("base {}", base.source.shown()), bytes, download_bytes };
         Ok((Item { place, bytes, checksum }, row))
+    }
+
+    /// Where the base ends when its root has grown, and whether that is certain: of a base that is not here yet nobody
+    /// knows where its root begins.
+    fn base_end(&self, base: &Base, item: &Item) -> Result<(u64, bool), BuildError> {
+        let Some(wanted) = base.rootfs_size else { return Ok((item.bytes, true)) };
+        let Some(path) = item.place.path() else { return Ok((item.bytes + wanted, false)) };
+        let file_error = |source| BuildError::File { path: path.to_owned(), source };
+        let mut sector = [0; 512];
+        let file = fs::File::open(path).map_err(file_error)?;
+        let mut reader = unpack::decoder(file, base.packing).map_err(file_error)?;
+        std::io::Read::read_exact(&mut reader, &mut sector).map_err(file_error)?;
+        let (_, root) = Mbr(sector).grown_root(item.bytes, wanted)?;
+        Ok((root.end().max(item.bytes), true))
     }
 
     /// A base that cannot take a data partition is refused before anything is downloaded, where it can be read.

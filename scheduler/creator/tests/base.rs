@@ -224,3 +224,78 @@ fn bases_that_cannot_take_a_data_partition_are_refused() {
     let error = bench.try_build("card.img", &recipe("http://127.0.0.1:1/b.img.xz", "")).unwrap_err();
     assert!(!error.is_permanent() && error.to_string().contains("given up"), "{error}");
 }
+
+/// What the root grows to, and where the data partition begins then.
+const GROWN: u64 = 100 * MIB;
+const GROWN_DATA: u64 = (ROOT.start + GROWN).next_multiple_of(8 * MIB);
+
+fn assert_root_grew(built: &Built, base: &[u8]) {
+    let image = &built.image;
+    let mut sector = [0; 512];
+    File::open(image).unwrap().read_exact_at(&mut sector, 0).unwrap();
+    assert_eq!(sector[446..462], base[446..462], "the boot partition stays");
+    assert_eq!(sector[462..478][8..], partition(0x83, &(ROOT.start..ROOT.start + GROWN))[8..]);
+    assert_eq!(read_data(image, ROOT.start, "/init"), noise(5, 50_000));
+    assert_eq!(read_data(image, GROWN_DATA, "/a"), b"hello");
+    for offset in [ROOT.start, GROWN_DATA] {
+        let (clean, said) = e2("e2fsck", &["-f", "-n"], image, offset);
+        assert!(clean, "{said}");
+    }
+    let (_, told) = e2("dumpe2fs", &["-h"], image, ROOT.start);
+    let field = |name: &str| -> u64 {
+        told.lines().find_map(|l| l.strip_prefix(name)).unwrap().trim().parse().unwrap()
+    };
+    assert_eq!(field("Block count:") * field("Block size:"), GROWN, "the file system takes it all");
+    let room: u64 = built.index.extents_in(ROOT.end..ROOT.start + GROWN).map(|e| e.length).sum();
+    assert!(room < 8 * MIB, "free blocks of the grown root travel: {room} bytes");
+}
+
+#[test]
+fn a_root_grows_before_the_data_and_its_file_system_is_clean() {
+    let bench = Bench::new();
+    let base = base(&bench, ALIGNED);
+    let more = format!(", rootfs_size: {GROWN}");
+    let built = bench.build("card.img", &recipe("base.img", &more));
+    assert_root_grew(&built, &base);
+    assert_eq!(built.index.image_size(), GROWN_DATA + (16 << 20));
+    assert_eq!(bench.build("card.img", &recipe("base.img", &more)).index.id(), built.index.id());
+    // Packed and far away nobody knows where its root begins before it is here.
+    let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 0);
+    xz.write_all(&base).unwrap();
+    let packed = xz.finish().unwrap();
+    let server = Server::start(move |request| file(request, &packed, "v1"));
+    let more = format!("{more}, size: {}", base.len());
+    let far = recipe(&server.url("/base.img.xz"), &more);
+    let fetched = bench.build("card.img", &far);
+    assert_root_grew(&fetched, &base);
+    assert_eq!(bench.build("card.img", &far).index.id(), fetched.index.id());
+    let same = format!(", rootfs_size: {}", ROOT.end - ROOT.start);
+    assert_holds_base_and_data(&bench.build("card.img", &recipe("base.img", &same)), &base);
+}
+
+#[test]
+fn a_root_that_cannot_grow_is_refused_and_says_why() {
+    let bench = Bench::new();
+    let good = base(&bench, ALIGNED);
+    let refusal = |size: u64| {
+        let more = format!(", rootfs_size: {size}");
+        let error = bench.try_build("card.img", &recipe("base.img", &more)).unwrap_err();
+        assert!(error.is_permanent(), "{error}");
+        error.to_string()
+    };
+    assert_eq!(
+        refusal(4 * MIB),
+        "base.rootfs_size is 4194304 bytes, the base's root partition has 12582912 already: it can only grow"
+    );
+    let mut swapped = good.clone();
+    swapped[462 + 4] = 0x0c;
+    bench.write("base.img", &swapped);
+    assert!(refusal(GROWN).contains("ends with partition 2, which is none of Linux's (kind 0x0c)"));
+    // Blocks that two files claim: no file system to make larger.
+    let mut broken = good.clone();
+    let root = ROOT.start as usize;
+    broken[root + 1024 + 12..root + 1024 + 16].fill(0x11);
+    bench.write("base.img", &broken);
+    assert_eq!(refusal(GROWN), "the base's root partition cannot grow to base.rootfs_size");
+    assert!(!bench.path("card.img").exists());
+}

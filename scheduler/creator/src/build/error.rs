@@ -105,6 +105,9 @@ pub enum BuildError {
         /// What came, or more.
         actual: u64,
     },
+    /// The base's root file system does not take the size it is to have.
+    #[error("the base's root partition cannot grow to base.rootfs_size")]
+    Root(#[source] Ext4Error),
     /// Settings have nowhere to go.
     #[error("the base has no FAT32 boot partition, {0} has nowhere to go")]
     NoBoot(&'static str),
@@ -148,7 +151,11 @@ impl BuildError {
             Self::Fetch(error) => error.is_permanent(),
             Self::Oci(error) => error.is_permanent(),
             Self::Unpack(error) => !matches!(error, UnpackError::Write { .. } | UnpackError::Stopped),
-            Self::Ext4(_) | Self::NoSpace { .. } | Self::Image(_) | Self::Stopped => false,
+            Self::Ext4(_)
+            | Self::Root(Ext4Error::Run { .. } | Ext4Error::Stopped)
+            | Self::NoSpace { .. }
+            | Self::Image(_)
+            | Self::Stopped => false,
             Self::File { source, .. } => source.kind() == io::ErrorKind::NotFound,
             _ => true,
         }
@@ -163,6 +170,7 @@ impl BuildError {
                 | Self::Oci(OciError::Fetch(FetchError::Stopped))
                 | Self::Unpack(UnpackError::Stopped)
                 | Self::Ext4(Ext4Error::Stopped)
+                | Self::Root(Ext4Error::Stopped)
         )
     }
 }

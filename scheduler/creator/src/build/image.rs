@@ -86,6 +86,11 @@ impl Builder<'_> {
         image.read_exact_at(&mut sector, 0)?;
         let mut mbr = Mbr(sector);
         let partitions = mbr.partitions(expected)?;
+        if let Some(wanted) = base.rootfs_size {
+            let (entry, root) = mbr.grown_root(expected, wanted)?;
+            mbr.resize(entry, root.size);
+            self.ext4(&root).grow().map_err(BuildError::Root)?;
+        }
         mbr.add(self.data_partition())?;
         image.write_all_at(&mbr.0, 0)?;
         let boot = partitions.into_iter().flatten().find(Partition::is_fat);
@@ -180,8 +185,8 @@ impl Builder<'_> {
     ) -> Result<(), BuildError> {
         match &self.sizing.base {
             // A base may keep a boot loader between its partitions: all of it matters but free blocks.
-            Some(base) => {
-                layout.regions.push(0..base.bytes);
+            Some(_) => {
+                layout.regions.push(0..self.sizing.base_end);
                 let mut sector = [0; 512];
                 image.read_exact_at(&mut sector, 0)?;
                 let kept = Mbr(sector).partitions(image.metadata()?.len())?;

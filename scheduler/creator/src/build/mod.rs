@@ -121,9 +121,17 @@ pub fn build(
     };
     let scratch = Scratch::make(&folder, &part)?;
     let part = folder.join(part);
-    let made =
-        Builder { recipe, options, sizing: &sizing, scratch: scratch.path(), part: &part, stop, progress }
-            .run();
+    let known;
+    let mut builder =
+        Builder { recipe, options, sizing: &sizing, scratch: scratch.path(), part: &part, stop, progress };
+    let downloads = builder.download()?;
+    if !sizing.base_is_known {
+        // Its partitions are, now that it is here.
+        known = sizing::check(recipe, options, stop)?;
+        options.watcher.sizes(&known);
+        builder.sizing = &known;
+    }
+    let made = builder.run(downloads);
     let (index, notes) = match made {
         Ok(made) => made,
         Err(error) => {
@@ -147,8 +155,8 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn run(mut self) -> Result<(Index, Vec<String>), BuildError> {
-        let Downloads { base, files, images } = self.download()?;
+    fn run(mut self, downloads: Downloads) -> Result<(Index, Vec<String>), BuildError> {
+        let Downloads { base, files, images } = downloads;
         let tree = self.tree(&files, &images)?;
         let image = OpenOptions::new().create(true).truncate(true).read(true).write(true).open(self.part)?;
         image.set_len(self.sizing.image_bytes)?;

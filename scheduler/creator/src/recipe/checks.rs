@@ -14,6 +14,7 @@ use super::{
 };
 use crate::digest::{Algo, Checksum};
 use crate::mbr::MAX_BYTES;
+use crate::tree::BLOCK_SIZE;
 
 /// What the hotspots run on that image-creator's recipes are for.
 const DEFAULT_PLATFORM: &str = "linux/arm64";
@@ -86,8 +87,9 @@ fn oci(what: &str, raw: RawOci) -> Result<Pulled, RecipeError> {
 }
 
 fn base(raw: RawImage) -> Result<Base, RecipeError> {
-    if raw.rootfs_size.is_some_and(|size| !size.is_null()) {
-        return refused("base.rootfs_size", "resizing the base's root partition is not supported yet");
+    let rootfs_size = size("base.rootfs_size", raw.rootfs_size)?;
+    if let Some(bytes) = rootfs_size.filter(|bytes| bytes % BLOCK_SIZE != 0) {
+        return refused("base.rootfs_size", format!("{bytes} is not a multiple of {BLOCK_SIZE} bytes"));
     }
     let source = source("base.source", &raw.source)?;
     let name = raw.source.split(['?', '#']).next().unwrap_or_default();
@@ -99,7 +101,7 @@ fn base(raw: RawImage) -> Result<Base, RecipeError> {
         _ => return refused("base.source", format!("{name:?} is none of .img .img.xz .img.zst .img.gz")),
     };
     let checksum = raw.checksum.map(|c| checksum("base.checksum", c)).transpose()?;
-    Ok(Base { source, packing, size: size("base.size", raw.size)?, checksum })
+    Ok(Base { source, packing, size: size("base.size", raw.size)?, rootfs_size, checksum })
 }
 
 /// A size that an image may have.

@@ -19,8 +19,7 @@
 //! offspot: {…}                    # copied to the boot partition as offspot.yaml
 //! ```
 //!
-//! **Source:** the sections are those of image-creator 1.1's `image.yaml`. Known to it and refused here by
-//! name: `base.rootfs_size`.
+//! **Source:** the sections are those of image-creator 1.1's `image.yaml`.
 
 mod checks;
 mod raw;
@@ -99,6 +98,8 @@ pub struct Base {
     pub packing: Packing,
     /// Bytes when unpacked, when the recipe says.
     pub size: Option<u64>,
+    /// Bytes its root partition grows to.
+    pub rootfs_size: Option<u64>,
     /// Of the file as it is downloaded.
     pub checksum: Option<Expected>,
 }

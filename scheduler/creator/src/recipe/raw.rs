@@ -39,7 +39,7 @@ pub(super) struct RawImage {
     #[serde(default)]
     pub size: Option<u64>,
     #[serde(default)]
-    pub rootfs_size: Option<Value>,
+    pub rootfs_size: Option<u64>,
     #[serde(default)]
     pub checksum: Option<RawChecksum>,
 }

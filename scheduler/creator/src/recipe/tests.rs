@@ -125,7 +125,7 @@ fn thirty_recipes_that_cannot_be_are_each_refused_with_their_own_message() {
         ),
         (
             "base: {source: a.img, rootfs_size: 5}".into(),
-            "base.rootfs_size: resizing the base's root partition is not supported yet",
+            "base.rootfs_size: 5 is not a multiple of 4096 bytes",
         ),
         (
             "base: ftp://example.org/a.img".into(),
