@@ -3,6 +3,8 @@
 //! clock. Every other crate uses it.
 
 pub mod api;
+#[cfg(feature = "configuration")]
+pub mod configuration;
 pub mod ids;
 pub mod index;
 pub mod join;

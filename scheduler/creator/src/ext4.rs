@@ -17,12 +17,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use cardshop_protocol::configuration::size::DataShape;
+
 use crate::StopFlag;
 use crate::copy::Placed;
 use crate::extents;
 use crate::http::wait;
 use crate::script::{EMPTY, Script};
-use crate::sizing::DataShape;
 use crate::tree::{BLOCK_SIZE, IMAGE_TIME};
 use crate::watch::Watcher;
 

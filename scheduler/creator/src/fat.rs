@@ -15,8 +15,7 @@ use cardshop_card::{CARD_FILE, README_FILE};
 use cardshop_protocol::index::{GRANULE, PassportEntry};
 use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
 
-/// Bytes of a boot partition of ours.
-pub(crate) const BOOT_SIZE: u64 = 40 * 1024 * 1024;
+pub(crate) use cardshop_protocol::configuration::size::BOOT_SIZE;
 /// The passport's files: the index lists where they lie, the agent fills them.
 pub(crate) const PASSPORT_FILES: [&str; 2] = [CARD_FILE, README_FILE];
 /// Bytes of each.

@@ -3,8 +3,7 @@
 
 /// Bytes of the sector.
 pub(crate) const SECTOR: u64 = 512;
-/// Partitions begin on multiples of this, so that no write to one touches another's erase blocks.
-pub(crate) const ALIGNMENT: u64 = 8 * 1024 * 1024;
+pub(crate) use cardshop_protocol::configuration::size::ALIGNMENT;
 /// FAT32 with LBA addressing.
 pub(crate) const KIND_FAT32: u8 = 0x0c;
 /// Linux.

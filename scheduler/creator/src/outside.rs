@@ -3,13 +3,13 @@
 //!
 //! | reader | most bytes | where the limit is |
 //! |---|---|---|
-//! | catalogues | 64 MiB | `configuration::MAX_FEED_SIZE` |
+//! | catalogues | 64 MiB | `cardshop_protocol::configuration::MAX_FEED_SIZE` |
 //! | recipes and configurations | 8 MiB | `recipe::MAX_RECIPE_SIZE` |
 //! | archives | what the recipe's `size` allows; headers 1 MiB an entry | `unpack` |
 //! | manifests of container images | 4 MiB | `oci::registry` |
 
 use crate::StopFlag;
-use crate::configuration::{Catalogue, Configuration};
+use crate::configuration::{self, Catalogue, Configuration, recipe_of};
 use crate::mbr::Mbr;
 use crate::oci::ImageName;
 use crate::oci::manifest;
@@ -34,7 +34,7 @@ pub fn catalogue(bytes: &[u8]) {
         let value = serde_json::json!({"configuration": {"name": "x", "catalogue": "c", "content": content}});
         if let Ok(Some(configuration)) = Configuration::of_value(&value) {
             // An address may still be none.
-            if let Ok(converted) = configuration.recipe(&catalogue) {
+            if let Ok(converted) = recipe_of(&configuration, &catalogue) {
                 assert!(converted.vanished.is_empty());
             }
         }
@@ -52,8 +52,8 @@ pub fn recipe(bytes: &[u8]) {
         assert_eq!(again, Ok(recipe.digest()));
         let _ = recipe.public_value();
     }
-    if let Ok(Some(configuration)) = Configuration::of_text(text) {
-        let _ = configuration.recipe(&Catalogue::default());
+    if let Ok(Some(configuration)) = configuration::of_text(text) {
+        let _ = recipe_of(&configuration, &Catalogue::default());
     }
 }
 

@@ -1,14 +1,14 @@
 //! How large everything is before any content is downloaded, and how large the image becomes. What `--check` shows;
 //! `build` starts with the same call, so both say the same bytes.
 //!
-//! Size rule: the data partition takes the blocks of its content, a tenth on top (`MARGIN_DIVISOR`), its own
-//! tables and journal, and is rounded up to 8 MiB: it is never full. An archive counts with its `size` when
-//! it is not on this machine. A base whose root is to grow (`base.rootfs_size`) counts at most until it is here: then
-//! its partitions are known and all is sized again.
+//! The rule of the size itself is `cardshop_protocol::configuration::size`, which the scheduler tells sizes by. An archive
+//! counts with its `size` when it is not on this machine. A base whose root is to grow (`base.rootfs_size`) counts at
+//! most until it is here: then its partitions are known and all is sized again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cardshop_protocol::configuration::size::{DataShape, data_start};
 use ureq::tls::RootCerts;
 
 use crate::StopFlag;
@@ -18,7 +18,7 @@ use crate::digest::Checksum;
 use crate::fat::BOOT_SIZE;
 use crate::fetch::{FetchError, Fetcher, Remote};
 use crate::http::Client;
-use crate::mbr::{ALIGNMENT, MAX_BYTES, Mbr, Partition};
+use crate::mbr::{MAX_BYTES, Mbr, Partition};
 use crate::oci::Pulled;
 use crate::oci::registry::Registry;
 use crate::parallel;
@@ -26,12 +26,6 @@ use crate::recipe::{Base, Content, Expected, FileEntry, Form, OciImage, Packing,
 use crate::tree::{BLOCK_SIZE, file_bytes};
 use crate::unpack::{self, Archive, Tally};
 
-/// Content ÷ this stays free.
-const MARGIN_DIVISOR: u64 = 10;
-/// Blocks of one group. **Source:** ext4 with blocks of 4 KiB.
-const GROUP_BYTES: u64 = 32768 * BLOCK_SIZE;
-/// Inodes in 256 KiB of a table, the smallest usual chunk.
-const INODE_STEP: u64 = 1024;
 /// Of the room a file system grows by, tables take at most one part in this many. **Source:** mke2fs.conf(5): an inode
 /// of 256 bytes for every 4 KiB of a small file system, for every 16 KiB of others.
 const GROWTH_TABLES: u64 = 16;
@@ -87,16 +81,6 @@ pub struct Volume {
     pub free: u64,
 }
 
-/// The data partition's parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct DataShape {
-    pub bytes: u64,
-    pub inodes: u64,
-    pub journal_mib: u64,
-    /// Blocks of contents that were counted on, bytes.
-    pub content_bytes: u64,
-}
-
 /// Something of the recipe, found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Item {
@@ -116,65 +100,6 @@ pub(crate) enum Place {
     Remote { url: String, remote: Remote, cached: Option<PathBuf> },
     /// In the recipe.
     Inline,
-}
-
-impl DataShape {
-    /// The partition for `content_bytes` in blocks and about `entries` files and folders.
-    fn for_content(content_bytes: u64, entries: u64) -> Self {
-        let mut bytes = 0;
-        loop {
-            let shape = Self::of(bytes, content_bytes, entries);
-            let need = shape.need();
-            if need <= bytes {
-                return shape;
-            }
-            bytes = need.next_multiple_of(ALIGNMENT);
-        }
-    }
-
-    fn of(bytes: u64, content_bytes: u64, entries: u64) -> Self {
-        // Whole chunks of inodes for each group: their number, and so where the first file begins, changes in steps.
-        let groups = bytes.div_ceil(GROUP_BYTES).max(1);
-        let wanted = (entries + entries / 4 + 1024).div_ceil(groups);
-        let inodes = groups * wanted.next_multiple_of(INODE_STEP).max(2 * INODE_STEP);
-        // A kernel that grows the file system writes all reserved descriptors, 256 blocks, in one transaction, and that
-        // is at most a quarter of the journal: with 4 MiB no card would grow.
-        let journal_mib = match bytes / MIB {
-            0..256 => 6,
-            256..2048 => 16,
-            _ => 64,
-        };
-        Self { bytes, inodes, journal_mib, content_bytes }
-    }
-
-    /// True when the partition holds this much, its margin used up at worst.
-    pub(crate) fn holds(&self, block_bytes: u64, entries: u64) -> bool {
-        // Inodes below 11 are the file system's own, 11 is lost+found.
-        block_bytes + self.tables() <= self.bytes && entries + 11 <= self.inodes
-    }
-
-    /// Bytes of blocks that are free beside contents of `block_bytes`.
-    pub(crate) fn room_after(&self, block_bytes: u64) -> u64 {
-        self.bytes.saturating_sub(block_bytes + self.tables())
-    }
-
-    /// Bytes it must have: content, margin, tables.
-    fn need(&self) -> u64 {
-        self.content_bytes + self.content_bytes / MARGIN_DIVISOR + self.tables()
-    }
-
-    /// Bytes of the file system's own.
-    fn tables(&self) -> u64 {
-        let groups = self.bytes.div_ceil(GROUP_BYTES).max(1);
-        // Groups 0 and 1 and the powers of 3, 5 and 7 hold a copy of the descriptors, with room to grow to 2 TiB.
-        let powers = |base: u64| std::iter::successors(Some(base), move |p| p.checked_mul(base));
-        let copies =
-            2 + [3, 5, 7].iter().map(|b| powers(*b).take_while(|p| *p < groups).count() as u64).sum::<u64>();
-        let descriptors = copies * (2 * MIB + BLOCK_SIZE);
-        // Inode tables round up to a block per group; two bitmaps per group; root and lost+found.
-        let per_group = groups * 3 * BLOCK_SIZE;
-        self.inodes * 256 + self.journal_mib * MIB + descriptors + per_group + 64 * 1024
-    }
 }
 
 /// Sizes everything a recipe names and checks that it fits; room on this machine's disks is told, not checked.
@@ -220,7 +145,7 @@ impl Sizer<'_> {
         let (base, data_start) = match &self.recipe.base {
             None => {
                 rows.push(Row { what: "boot partition".into(), bytes: BOOT_SIZE, download_bytes: 0 });
-                (None, ALIGNMENT + BOOT_SIZE.next_multiple_of(ALIGNMENT))
+                (None, data_start(None))
             }
             Some(base) => {
                 let found = parallel::each(1, stop, self.stop, &mut || (), &|_| self.base(base))?;
@@ -231,7 +156,7 @@ impl Sizer<'_> {
                     let bytes = base_end - item.bytes;
                     rows.push(Row { what: "base: room its root grows by".into(), bytes, download_bytes: 0 });
                 }
-                (Some(item), base_end.next_multiple_of(ALIGNMENT))
+                (Some(item), data_start(Some(base_end)))
             }
         };
         let files = &self.recipe.files;

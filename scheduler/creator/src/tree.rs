@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use crate::recipe::path_fault;
 
 /// Blocks of the data partition, bytes.
-pub(crate) const BLOCK_SIZE: u64 = 4096;
+pub(crate) use cardshop_protocol::configuration::size::{BLOCK_SIZE, file_bytes};
 /// Time of everything that brings none of its own: 2025-01-01T00:00:00Z, seconds since 1970. Fixed, so that
 /// the same recipe gives the same image.
 pub(crate) const IMAGE_TIME: u64 = 1_735_689_600;
@@ -159,14 +159,6 @@ impl Tree {
         let nodes: u64 = self.nodes.iter().map(|(path, (node, _))| node_bytes(node) + name_bytes(path)).sum();
         nodes + self.xattrs.len() as u64 * BLOCK_SIZE
     }
-}
-
-/// Bytes of the blocks a file of `size` takes, with those of its extent tree.
-pub(crate) fn file_bytes(size: u64) -> u64 {
-    let blocks = size.div_ceil(BLOCK_SIZE);
-    // An extent ends after 128 MiB, and where a group's tables lie between; four lie in the inode, a block holds 340.
-    let tree = if blocks > 32768 { 1 + blocks / (16384 * 340) } else { 0 };
-    (blocks + tree) * BLOCK_SIZE
 }
 
 fn node_bytes(node: &Node) -> u64 {

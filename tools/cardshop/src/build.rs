@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use cardshop_card::StopFlag;
-use cardshop_creator::configuration::{self, Configuration};
+use cardshop_creator::configuration;
 use cardshop_creator::{BuildError, LocalFiles, Options, Policy, Recipe, Sizing};
 use cardshop_protocol::api::CreationPhase;
 use serde_json::json;
@@ -112,7 +112,7 @@ impl Build {
 
 /// A recipe, or that of a configuration; what its catalogue does not have any more is told.
 fn read(text: &str, options: &Options, stop: &StopFlag, output: &Output) -> Result<Recipe, BuildError> {
-    let Some(configuration) = Configuration::of_text(text)? else { return Ok(Recipe::from_text(text)?) };
+    let Some(configuration) = configuration::of_text(text)? else { return Ok(Recipe::from_text(text)?) };
     let converted = configuration::resolve(&configuration, options, stop)?;
     for gone in &converted.vanished {
         output.event(json!({"event": "vanished", "name": gone.wanted.name, "flavour": gone.wanted.flavour,

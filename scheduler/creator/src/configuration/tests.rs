@@ -1,6 +1,6 @@
 //! Configurations that become recipes, and those that must be refused, each with its message.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -32,7 +32,7 @@ fn catalogue() -> Catalogue {
 
 #[test]
 fn a_configuration_becomes_a_recipe_with_the_newest_content_and_vanished_content_is_reported() {
-    let converted = read(&full()).recipe(&catalogue()).unwrap();
+    let converted = recipe_of(&read(&full()), &catalogue()).unwrap();
     let recipe = converted.recipe.value();
     let files = recipe["files"].as_array().unwrap();
     let places: Vec<_> = files.iter().map(|f| f["to"].as_str().unwrap()).collect();
@@ -67,12 +67,13 @@ fn a_configuration_becomes_a_recipe_with_the_newest_content_and_vanished_content
     assert_eq!(environment["TITLE"], "École de Kita on Kita");
     assert_eq!(environment["PASSWORD"], "s3cret $$1 {name}", "what comes in is not filled again");
     assert_eq!((&environment["ODD"], &environment["LANG"]), (&json!("{x} {"), &json!("fr")));
-    assert_eq!(read(&full()).recipe(&catalogue()).unwrap(), converted, "the same twice");
+    assert_eq!(recipe_of(&read(&full()), &catalogue()).unwrap(), converted, "the same twice");
 }
 
 #[test]
 fn the_smallest_configuration_is_an_open_hotspot_and_a_recipe_is_none() {
-    let converted = read(&json!({"configuration": {"name": "Kita"}})).recipe(&Catalogue::default()).unwrap();
+    let converted =
+        recipe_of(&read(&json!({"configuration": {"name": "Kita"}})), &Catalogue::default()).unwrap();
     assert_eq!(converted.recipe.offspot, Some(json!({"hostname": "kita", "ap": {"ssid": "Kita"}})));
     assert!(converted.vanished.is_empty() && converted.recipe.files.is_empty());
     assert_eq!(Configuration::of_value(&json!({"files": []})), Ok(None));
@@ -126,7 +127,7 @@ fn a_configuration_that_cannot_be_is_refused_by_its_field_and_without_its_passwo
         let mut whole = full();
         whole["configuration"][field] = value;
         let refused = match Configuration::of_value(&whole) {
-            Ok(configuration) => configuration.unwrap().recipe(&catalogue()).map(|_| ()),
+            Ok(configuration) => recipe_of(&configuration.unwrap(), &catalogue()).map(|_| ()),
             Err(error) => Err(error),
         };
         let error = refused.unwrap_err().to_string();

@@ -19,7 +19,7 @@ use super::log::TaskLog;
 use super::pace::{self, Pace, Rates};
 use crate::StopFlag;
 use crate::build::{self, BuildError, LocalFiles, Options, Progress};
-use crate::configuration::{self, Catalogue, Configuration};
+use crate::configuration::{self, Catalogue, Configuration, recipe_of};
 use crate::early::{AbandonOnDrop, Growing};
 use crate::http;
 use crate::recipe::Recipe;
@@ -350,7 +350,7 @@ impl<'a> Job<'a> {
             return Ok(Recipe::from_value(&self.task.recipe).map_err(BuildError::from)?);
         };
         let converted = match self.worker.config.simulate {
-            true => configuration.recipe(&Catalogue::default()).map_err(BuildError::from)?,
+            true => recipe_of(&configuration, &Catalogue::default()).map_err(BuildError::from)?,
             false => configuration::resolve(&configuration, options, &self.stop)?,
         };
         for gone in &converted.vanished {

@@ -60,6 +60,17 @@ pub struct Entry {
     pub about_bytes: Option<u64>,
 }
 
+impl Entry {
+    /// Its file on the card: the same for all versions, so that a new one takes the old one's place.
+    pub fn file_name(&self) -> String {
+        let ending = if self.url.ends_with(".zim") { ".zim" } else { "" };
+        match self.flavour.as_str() {
+            "" => format!("{}{ending}", self.name),
+            flavour => format!("{}_{flavour}{ending}", self.name),
+        }
+    }
+}
+
 /// All content there is.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Catalogue {
@@ -80,6 +91,15 @@ impl Catalogue {
         }
         let text = std::str::from_utf8(feed).map_err(|e| CatalogueError::NotXml(e.to_string()))?;
         Feed { base, ..Feed::default() }.read(text)
+    }
+
+    /// Flavours that content of this name has.
+    pub fn flavours_of(&self, name: &str) -> Vec<String> {
+        let same = self.entries.iter().filter(|e| e.name == name && !e.flavour.is_empty());
+        let mut flavours: Vec<String> = same.map(|e| e.flavour.clone()).collect();
+        flavours.sort();
+        flavours.dedup();
+        flavours
     }
 
     /// The newest version of what has this name and flavour.
@@ -238,7 +258,7 @@ mod tests {
     use super::*;
 
     /// As Kiwix's library answers, shortened.
-    const FEED: &str = include_str!("../../fuzz/seeds/catalogue/library.xml");
+    const FEED: &str = include_str!("../../../../scheduler/creator/fuzz/seeds/catalogue/library.xml");
 
     #[test]
     fn a_feed_of_kiwix_is_read_with_addresses_of_the_content_itself() {

@@ -1,7 +1,6 @@
 //! What a configuration's fields may be. Pure.
 
 use super::{App, Configuration};
-use crate::oci::ImageName;
 
 /// Longest name for people, characters.
 const MAX_NAME: usize = 64;
@@ -11,6 +10,8 @@ const MAX_SSID: usize = 32;
 const WIFI_PASSWORD: std::ops::RangeInclusive<usize> = 8..=63;
 /// Longest login name, password or value, bytes.
 const MAX_VALUE: usize = 1000;
+/// Longest name of a container image, bytes: the creator reads it, and knows more of it.
+const MAX_IMAGE_NAME: usize = 400;
 /// Most entries of content, and of apps.
 const MAX_ITEMS: usize = 2000;
 /// Most bytes of branding, in base64.
@@ -27,7 +28,8 @@ pub struct InvalidConfiguration {
 }
 
 impl InvalidConfiguration {
-    pub(super) fn new(what: impl Into<String>, fault: impl Into<String>) -> Self {
+    /// A field and what is wrong with it.
+    pub fn new(what: impl Into<String>, fault: impl Into<String>) -> Self {
         Self { what: what.into(), fault: fault.into() }
     }
 }
@@ -80,6 +82,11 @@ impl Configuration {
             let fits = zone.split('/').all(|part| word(part, "_+-")) && !zone.starts_with('-');
             must(fits, "time_zone", "must be a name like Africa/Bamako")?;
         }
+        if let Some(colour) = &self.colour {
+            let digits = colour.strip_prefix('#').unwrap_or_default();
+            let fits = digits.len() == 6 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            must(fits, "colour", "must be a colour like #0a56c2")?;
+        }
         let branding: usize = self.branding.values().map(String::len).sum();
         must(branding <= MAX_BRANDING, "branding", "has more than 4 MiB")?;
         for name in self.branding.keys() {
@@ -101,12 +108,13 @@ impl Configuration {
         self.apps.iter().enumerate().try_for_each(|(index, app)| app.check(index, &self.apps[..index]))
     }
 
-    pub(super) fn ssid(&self) -> &str {
+    /// Name of its Wi-Fi.
+    pub fn ssid(&self) -> &str {
         self.ssid.as_deref().unwrap_or_else(|| self.name.trim())
     }
 
-    /// A label of at most 63 letters, digits and hyphens. **Source:** RFC 1123 §2.1.
-    pub(super) fn host_name(&self) -> String {
+    /// Its host name: a label of at most 63 letters, digits and hyphens. **Source:** RFC 1123 §2.1.
+    pub fn host_name(&self) -> String {
         let mut label = String::new();
         for c in self.name.chars().map(|c| c.to_ascii_lowercase()) {
             if c.is_ascii_alphanumeric() {
@@ -125,7 +133,10 @@ impl App {
         let what = |field: &str| format!("apps[{index}].{field}");
         must(word(&self.name, "_-"), &what("name"), "must be letters, digits, _ and -")?;
         must(before.iter().all(|app| app.name != self.name), &what("name"), "is another app's too")?;
-        ImageName::parse(&self.image).map_err(|fault| InvalidConfiguration::new(what("image"), fault))?;
+        let named = (1..=MAX_IMAGE_NAME).contains(&self.image.len())
+            && self.image.chars().all(|c| c.is_ascii_graphic())
+            && !self.image.contains("://");
+        must(named, &what("image"), "must be a name like ghcr.io/offspot/kiwix-serve:dev")?;
         for (field, values) in [("ports", &self.ports), ("volumes", &self.volumes)] {
             let fits = values.iter().all(|value| !value.is_empty() && plain(value));
             must(fits, &what(field), "must be one line each")?;
