@@ -15,9 +15,12 @@ use std::sync::Arc;
 
 pub use effects::ask::Answering;
 pub use effects::background::Background;
+pub use effects::configurations::empty_recipe;
+pub use effects::content::CatalogueConfig;
 pub use effects::idempotency::Once;
 pub use effects::keeping::Keeping;
 pub use effects::live::{LiveEvent, LiveFeed};
+pub use effects::outlook::Outlook;
 pub use effects::paging::PageRequest;
 pub use effects::passwords::random_password;
 pub use effects::simulation::{Published, Simulation, Truth};
@@ -54,6 +57,8 @@ pub struct Config {
     pub warehouses: Vec<String>,
     /// Password of `admin` at the first start; random and told once when `None`.
     pub admin_password: Option<String>,
+    /// Where content is looked up.
+    pub catalogue: CatalogueConfig,
     /// Where the state is kept, and for how long.
     pub keeping: Keeping,
 }

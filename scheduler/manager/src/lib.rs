@@ -2,11 +2,14 @@
 //! tiles live. They call the functions of [`Scheduler`] that the API calls, with the rights of who is logged in;
 //! they decide nothing about orders. `cardshop up` and `demo` mount them beside the API.
 
+mod addresses;
 mod appliances;
 mod bench;
 mod cards;
+mod configurations;
 mod locale;
 mod login;
+mod media;
 mod orders;
 mod page;
 mod scan;
@@ -17,7 +20,7 @@ mod tv;
 mod words;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::http::{HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -42,6 +45,7 @@ pub fn pages(scheduler: Scheduler) -> Router {
         .route("/orders", get(orders::list).post(orders::form::place))
         .route("/orders/new", get(orders::form::form))
         .route("/orders/{id}", get(orders::detail).post(orders::act))
+        .merge(office())
         .route("/appliances", get(appliances::list))
         .route("/appliances/join", post(appliances::join_file))
         .route("/appliances/{id}", get(appliances::detail).post(appliances::act))
@@ -57,11 +61,34 @@ pub fn pages(scheduler: Scheduler) -> Router {
         .route("/tv", get(tv::page).post(tv::let_in))
         .route("/tv/live", get(tv::live))
         .route("/static/tv.js", get(|| asset("text/javascript", include_str!("../static/tv.js"))))
+        .route("/static/office.js", get(|| asset("text/javascript", include_str!("../static/office.js"))))
         .route("/static/style.css", get(|| asset("text/css", include_str!("../static/style.css"))))
         .route("/static/live.js", get(|| asset("text/javascript", include_str!("../static/live.js"))))
         .layer(middleware::from_fn(session::refuse_foreign_posts))
         .layer(middleware::from_fn(protect))
         .with_state(scheduler)
+}
+
+/// Configurations, addresses and sizes of cards.
+fn office() -> Router<Scheduler> {
+    use configurations::{apps, branding, content, general};
+    let pictures = post(branding::keep).layer(DefaultBodyLimit::max(branding::MAX_FORM));
+    Router::new()
+        .route("/configurations", get(configurations::list).post(general::make))
+        .route("/configurations/new", get(general::new))
+        .route("/configurations/import", post(configurations::import))
+        .route("/configurations/{id}", get(configurations::detail).post(configurations::act))
+        .route("/configurations/{id}/export", get(configurations::export))
+        .route("/configurations/{id}/general", get(general::form).post(general::keep))
+        .route("/configurations/{id}/branding", get(branding::form).merge(pictures))
+        .route("/configurations/{id}/branding/{name}", get(branding::picture))
+        .route("/configurations/{id}/content", get(content::form).post(content::keep))
+        .route("/configurations/{id}/apps", get(apps::form).post(apps::keep))
+        .route("/addresses", get(addresses::list).post(addresses::make))
+        .route("/addresses/new", get(addresses::new))
+        .route("/addresses/{id}", get(addresses::form).post(addresses::act))
+        .route("/media", get(media::list).post(media::make))
+        .route("/media/{id}", post(media::act))
 }
 
 async fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {

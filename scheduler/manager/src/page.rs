@@ -98,6 +98,10 @@ fn said(w: &Words, key: &str) -> Option<&'static str> {
         "reboot" => w.done_reboot,
         "revoked" => w.done_revoke,
         "saved" => w.saved,
+        "made" => w.done_made,
+        "deleted" => w.done_deleted,
+        "duplicated" => w.done_duplicated,
+        "imported" => w.done_imported,
         _ => return None,
     })
 }

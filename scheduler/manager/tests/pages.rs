@@ -35,6 +35,7 @@ impl Shop {
             roots: cardshop_scheduler::RootCerts::WebPki,
             warehouses: vec!["http://127.0.0.1:1".into()],
             admin_password: None,
+            catalogue: cardshop_scheduler::CatalogueConfig::default(),
             keeping: cardshop_scheduler::Keeping::default(),
         };
         let (scheduler, login) = Scheduler::open(config).await.unwrap();

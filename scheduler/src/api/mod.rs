@@ -3,15 +3,18 @@
 
 mod account_hooks;
 mod action_links;
+mod addresses;
 mod api_keys;
 mod appliances;
 mod auth;
 mod auto_images;
 mod caller;
 mod catalogue;
+mod configurations;
 mod error;
 mod health;
 mod live;
+mod media;
 mod openapi;
 mod orders;
 mod organizations;
@@ -40,7 +43,10 @@ impl Scheduler {
     pub fn router(&self) -> Router {
         let api = Router::new()
             .merge(auth::routes())
+            .merge(addresses::routes())
             .merge(catalogue::routes())
+            .merge(configurations::routes())
+            .merge(media::routes())
             .merge(users::routes())
             .merge(api_keys::routes())
             .merge(action_links::routes())

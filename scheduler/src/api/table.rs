@@ -11,12 +11,14 @@ use cardshop_protocol::message::CommandReply;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::core::account_hook::{AccountHook, Purchase};
+use crate::core::address::AddressView;
 use crate::core::auto_image::AutoImageView;
-use crate::core::documents::{
-    Audit, ChannelDocument, Configuration, Maintenance, Media, Story, WarehouseDocument,
-};
+use crate::core::configurations::{ConfigurationView, ExportedConfiguration, SizeView};
+use crate::core::content::{ContentOrder, ContentView};
+use crate::core::documents::{Audit, ChannelDocument, Maintenance, Media, Story, WarehouseDocument};
 use crate::core::estimate::Estimate;
 use crate::core::explain::Explanation;
+use crate::core::media::Measured;
 use crate::core::order::OrderStatus;
 use crate::core::rights::{Action, Principal};
 use crate::core::units::Organization;
@@ -147,9 +149,57 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     make("/api/v1/channels", May(Administer), "Make a channel", channel, of::<ChannelDocument>),
     list("/api/v1/media", May(Watch), "The catalogue of cards", of::<Page<Media>>),
     list("/api/v1/warehouses", May(Watch), "The warehouses", of::<Page<WarehouseDocument>>),
-    list("/api/v1/configurations", May(Look), "Configurations, newest first", of::<Page<Configuration>>),
-    make("/api/v1/configurations", May(Order), "Make a configuration", configuration, of::<Configuration>),
-    get("/api/v1/configurations/{id}", May(Look), "One configuration", of::<Configuration>),
+    make("/api/v1/media", May(Administer), "Add a size of card", media, of::<Media>),
+    with(act("/api/v1/media/{id}/update", May(Administer), "Change one", of::<Media>), media_change),
+    act("/api/v1/media/{id}/delete", May(Administer), "Remove one that no order needs", of::<Media>),
+    get("/api/v1/media/{id}/measured", May(Administer), "How large such cards were", of::<Measured>),
+    Operation {
+        query: CONTENT,
+        ..list("/api/v1/content", May(Look), "The catalogue of content", of::<Page<ContentView>>)
+    },
+    list("/api/v1/addresses", May(Order), "The address book", of::<Page<AddressView>>),
+    make("/api/v1/addresses", May(Order), "Add an address", address, of::<AddressView>),
+    get("/api/v1/addresses/{id}", May(Order), "One address", of::<AddressView>),
+    with(act("/api/v1/addresses/{id}/update", May(Order), "Change one", of::<AddressView>), address_change),
+    act("/api/v1/addresses/{id}/delete", May(Order), "Remove one", of::<AddressView>),
+    list("/api/v1/configurations", May(Look), "Configurations, newest first", of::<Page<ConfigurationView>>),
+    make(
+        "/api/v1/configurations",
+        May(Order),
+        "Make a configuration",
+        configuration,
+        of::<ConfigurationView>,
+    ),
+    make(
+        "/api/v1/configurations/import",
+        May(Order),
+        "Make one from a file",
+        imported_configuration,
+        of::<ConfigurationView>,
+    ),
+    get("/api/v1/configurations/{id}", May(Look), "One configuration", of::<ConfigurationView>),
+    with(
+        act("/api/v1/configurations/{id}/update", May(Order), "Change one", of::<ConfigurationView>),
+        configuration_change,
+    ),
+    make(
+        "/api/v1/configurations/{id}/duplicate",
+        May(Order),
+        "Another one with the same content",
+        name,
+        of::<ConfigurationView>,
+    ),
+    act(
+        "/api/v1/configurations/{id}/delete",
+        May(Order),
+        "Remove one that nothing needs",
+        of::<ConfigurationView>,
+    ),
+    Operation {
+        query: &[("secrets", boolean)],
+        ..get("/api/v1/configurations/{id}/export", May(Order), "As a file", of::<ExportedConfiguration>)
+    },
+    get("/api/v1/configurations/{id}/size", May(Look), "How large its image becomes", of::<SizeView>),
     Operation {
         query: ORDER_PAGE,
         ..list("/api/v1/events", May(Watch), "What happened, of one order or all", of::<Page<Story>>)
@@ -295,6 +345,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
 const LIMIT: Parameter = ("limit", limit);
 const CURSOR: Parameter = ("cursor", cursor);
 const PAGE: &[Parameter] = &[LIMIT, CURSOR];
+const CONTENT: &[Parameter] =
+    &[LIMIT, CURSOR, ("search", text), ("language", text), ("sort", of::<ContentOrder>)];
 const ORDER_PAGE: &[Parameter] = &[LIMIT, CURSOR, ("order", of::<cardshop_protocol::ids::ObjectId>)];
 
 fn of<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -307,6 +359,10 @@ fn any(_: &mut SchemaGenerator) -> Schema {
 
 fn text(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string"})
+}
+
+fn boolean(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "boolean"})
 }
 
 fn number(_: &mut SchemaGenerator) -> Schema {
@@ -388,6 +444,76 @@ fn configuration(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+fn configuration_change(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["version"],
+        "properties": {
+            "version": {"type": "integer", "minimum": 1, "maximum": u64::MAX},
+            "name": {"type": ["string", "null"]},
+            "recipe": {"type": ["object", "null"]},
+        },
+    })
+}
+
+fn imported_configuration(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["schema", "name", "recipe"],
+        "properties": {
+            "schema": {"type": "integer", "minimum": 1, "maximum": 1},
+            "name": {"type": "string", "minLength": 1},
+            "recipe": {"type": "object"},
+            "channel": {"type": ["string", "null"]},
+            "secrets_left_out": {"type": ["array", "null"], "items": {"type": "string"}},
+            "exported": {"type": ["string", "null"]},
+        },
+        "additionalProperties": false,
+    })
+}
+
+fn address_fields() -> serde_json::Value {
+    let text = || serde_json::json!({"type": ["string", "null"]});
+    serde_json::json!({
+        "name": text(), "company": text(), "postal_code": text(), "city": text(), "region": text(), "email": text(),
+        "street": slug_list(), "country": text(), "phone": text(), "language": {"enum": ["en", "fr", null]},
+    })
+}
+
+fn address(_: &mut SchemaGenerator) -> Schema {
+    let mut properties = address_fields();
+    properties["channel"] = serde_json::json!({"type": ["string", "null"]});
+    json_schema!({"type": "object", "properties": properties})
+}
+
+fn address_change(_: &mut SchemaGenerator) -> Schema {
+    let mut properties = address_fields();
+    properties["version"] = serde_json::json!({"type": "integer", "minimum": 1, "maximum": u64::MAX});
+    json_schema!({"type": "object", "required": ["version"], "properties": properties})
+}
+
+fn media(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["name", "advertised_bytes"],
+        "properties": {
+            "name": {"type": "string", "minLength": 1},
+            "advertised_bytes": {"type": "integer", "minimum": 1, "maximum": u64::MAX},
+            "usable_bytes": {"type": ["integer", "null"], "minimum": 1, "maximum": u64::MAX},
+        },
+    })
+}
+
+fn media_change(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "name": {"type": ["string", "null"]},
+            "usable_bytes": {"type": ["integer", "null"], "minimum": 1, "maximum": u64::MAX},
+        },
+    })
+}
+
 fn user(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
@@ -453,6 +579,7 @@ fn order(_: &mut SchemaGenerator) -> Schema {
             "media": {"type": ["string", "integer", "null"]},
             "quantity": {"type": ["integer", "null"], "minimum": 1, "maximum": crate::core::order::MAX_QUANTITY},
             "recipient": {"type": ["object", "string", "null"]},
+            "address": {"type": ["string", "null"]},
             "channel": {"type": ["string", "null"]},
             "warehouse": {"type": ["string", "null"]},
             "mirrors": {"type": ["array", "null"], "items": {"type": "string"}},

@@ -115,12 +115,18 @@ pub struct Configuration {
     pub name: String,
     /// Whose it is; `None` = everybody's.
     pub channel: Option<Channel>,
+    /// Whose managers see it; those of the whole channel without.
+    #[serde(default)]
+    pub organization: Option<ObjectId>,
     /// What `cardshop build` reads, as JSON.
     pub recipe: Value,
     /// Login name of who made it.
     pub created_by: String,
     /// When.
     pub created: Timestamp,
+    /// When it was changed last.
+    #[serde(default)]
+    pub changed: Option<Timestamp>,
 }
 
 /// The recipe of one order as it was when the order was placed; apart from the order, which changes often.

@@ -20,6 +20,19 @@ impl InvalidField {
     }
 }
 
+/// Longest e-mail address. **Source:** RFC 5321 §4.5.3.1.3.
+pub(crate) const MAX_EMAIL: usize = 254;
+
+/// Refuses what is no e-mail address, as far as a text can tell: a letter to it tells the rest.
+pub(crate) fn check_email(email: &str) -> Result<(), InvalidField> {
+    let parts = email.rsplit_once('@').filter(|(who, host)| !who.is_empty() && host.contains('.'));
+    let good = |c: char| !c.is_whitespace() && !c.is_control() && !"<>,;\"".contains(c);
+    if parts.is_none() || email.len() > MAX_EMAIL || !email.chars().all(good) {
+        return Err(InvalidField::new("email", "must be one address, as ada@example.org"));
+    }
+    Ok(())
+}
+
 /// The fields of an object.
 #[derive(Debug)]
 pub(crate) struct Fields(Map<String, Value>);
@@ -49,6 +62,11 @@ impl Fields {
     /// The field, which must be there.
     pub(crate) fn required<T: DeserializeOwned>(&mut self, field: &'static str) -> Result<T, InvalidField> {
         self.optional(field)?.ok_or_else(|| InvalidField::new(field, "is missing"))
+    }
+
+    /// The name of a field that nobody has read.
+    pub(crate) fn unread(&self) -> Option<&str> {
+        self.0.keys().next().map(String::as_str)
     }
 
     /// A text of at most `max` characters without control characters, trimmed.

@@ -2,8 +2,13 @@
 //! names `effects`. Everything here can be tested with plain values.
 
 pub mod account_hook;
+pub mod address;
 pub mod auto_image;
 pub(crate) mod blame;
+pub(crate) mod branding;
+pub mod configurations;
+pub mod content;
+pub mod country;
 pub mod documents;
 pub mod estimate;
 pub mod explain;
@@ -11,7 +16,10 @@ pub(crate) mod facts;
 pub(crate) mod fields;
 pub(crate) mod homeassistant;
 pub(crate) mod lease;
+pub mod media;
 pub mod order;
+pub(crate) mod outward;
+pub(crate) mod phone;
 pub(crate) mod picture;
 pub mod purpose;
 pub(crate) mod queue;

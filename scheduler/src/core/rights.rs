@@ -1,7 +1,7 @@
 //! Who may do what: roles by action, and objects by channel. Answers only; `effects` asks before it reads or
 //! changes anything for a caller.
 
-use cardshop_protocol::ids::{Channel, KeyId};
+use cardshop_protocol::ids::{Channel, KeyId, ObjectId};
 use cardshop_protocol::token::{ApiRight, Claims, Role};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -102,6 +102,18 @@ impl Principal {
     pub fn sees(&self, channel: &Channel) -> bool {
         let all = self.role == Role::Staff || (self.role == Role::Creator && self.channels.is_empty());
         all || self.channels.contains(channel)
+    }
+
+    /// True when an object of a channel (everybody's without) and of an organization is its to see. Managers see what is
+    /// their own organization's, `own`, or nobody's.
+    pub(crate) fn sees_of(
+        &self,
+        own: Option<ObjectId>,
+        channel: Option<&Channel>,
+        organization: Option<ObjectId>,
+    ) -> bool {
+        let anothers = self.role == Role::Manager && organization.is_some() && organization != own;
+        !anothers && channel.is_none_or(|c| self.sees(c))
     }
 
     /// True when an object of several channels is its to see.

@@ -5,11 +5,11 @@ use cardshop_protocol::ids::{Channel, ObjectId, OrderId};
 use cardshop_protocol::token::Role;
 use serde_json::{Value, json};
 
-use super::catalogue::{not_an_object, sees_configuration};
+use super::catalogue::not_an_object;
 use super::idempotency::Once;
 use super::paging::PageRequest;
 use crate::core::auto_image::{AutoImage, AutoImageView, MAX_DAYS, Step, next};
-use crate::core::documents::{Configuration, DEFAULT_CHANNEL, Unique};
+use crate::core::documents::{DEFAULT_CHANNEL, Unique};
 use crate::core::fields::{Fields, InvalidField};
 use crate::core::order::{Input, Order};
 use crate::core::rights::{Action, Principal};
@@ -92,10 +92,8 @@ impl Scheduler {
         if let Some(configuration) = fields.optional("configuration")? {
             auto.configuration = configuration;
         }
-        let found = self.inner.store.get::<Configuration>(&auto.configuration.to_string())?;
-        if !found.is_some_and(|c| sees_configuration(caller, &c.value)) {
-            return Err(InvalidField::new("configuration", "there is no such configuration").into());
-        }
+        self.configuration_of(caller, auto.configuration)
+            .map_err(|_| InvalidField::new("configuration", "there is no such configuration"))?;
         auto.public = fields.optional("public")?.unwrap_or(auto.public);
         auto.every_days = fields.optional("every_days")?.unwrap_or(auto.every_days);
         if !(1..=MAX_DAYS).contains(&auto.every_days) {

@@ -146,6 +146,7 @@ mod tests {
             roots: ureq::tls::RootCerts::WebPki,
             warehouses: Vec::new(),
             admin_password: None,
+            catalogue: crate::CatalogueConfig::default(),
             keeping: crate::Keeping::default(),
         };
         let (scheduler, _) = Scheduler::open(config).await.unwrap();

@@ -1,20 +1,16 @@
-//! Channels, media, warehouses and configurations.
+//! Channels and warehouses, stories and the audit.
 
 use cardshop_protocol::api::Page;
-use cardshop_protocol::ids::{Channel, ObjectId};
+use cardshop_protocol::ids::Channel;
 use serde_json::Value;
 
 use super::idempotency::Once;
 use super::paging::PageRequest;
-use crate::core::documents::{
-    Audit, ChannelDocument, Configuration, Media, Story, Unique, WarehouseDocument,
-};
+use crate::core::documents::{Audit, ChannelDocument, Story, Unique, WarehouseDocument};
 use crate::core::fields::{Fields, InvalidField};
 use crate::core::rights::{Action, Principal};
 use crate::{Scheduler, SchedulerError};
 
-/// Largest recipe, bytes of JSON.
-const MAX_RECIPE: usize = 256 * 1024;
 /// Channels one user, appliance or token may have.
 const MAX_CHANNELS: usize = 64;
 /// Longest name of anything, characters.
@@ -96,15 +92,6 @@ impl Scheduler {
         Ok(made)
     }
 
-    /// The media catalogue.
-    ///
-    /// # Errors
-    /// `NotAllowed`, `Invalid` for a wrong cursor.
-    pub fn media(&self, caller: &Principal, page: &PageRequest) -> Result<Page<Media>, SchedulerError> {
-        caller.must(Action::Watch)?;
-        self.page::<Media, _>(page, None, false, |m| Some(m.value))
-    }
-
     /// The warehouses.
     ///
     /// # Errors
@@ -116,77 +103,6 @@ impl Scheduler {
     ) -> Result<Page<WarehouseDocument>, SchedulerError> {
         caller.must(Action::Watch)?;
         self.page::<WarehouseDocument, _>(page, None, false, |w| Some(w.value))
-    }
-
-    /// Makes a configuration from `{name, recipe, channel?}`. Staff may leave the channel out: then it is
-    /// everybody's.
-    ///
-    /// # Errors
-    /// `NotAllowed`, `Invalid`.
-    pub async fn create_configuration(
-        &self,
-        caller: &Principal,
-        body: Value,
-        once: Option<Once>,
-    ) -> Result<Configuration, SchedulerError> {
-        caller.must(Action::Order)?;
-        if let Some(answer) = self.answered(once.as_ref()).await? {
-            return Ok(answer);
-        }
-        let mut fields = Fields::new(body).ok_or_else(not_an_object)?;
-        let name = fields.text("name", MAX_NAME)?.ok_or_else(|| InvalidField::new("name", "is missing"))?;
-        let recipe: Value = fields.required("recipe")?;
-        if !recipe.is_object() {
-            return Err(InvalidField::new("recipe", "must be an object").into());
-        }
-        if recipe.to_string().len() > MAX_RECIPE {
-            return Err(InvalidField::new("recipe", format!("has more than {MAX_RECIPE} bytes")).into());
-        }
-        let channel = match (fields.optional::<Channel>("channel")?, &caller.channels[..]) {
-            (Some(channel), _) if !caller.sees(&channel) => {
-                return Err(InvalidField::new("channel", "is not one of yours").into());
-            }
-            (Some(channel), _) => Some(channel),
-            (None, [only]) => Some(only.clone()),
-            (None, _) if caller.role == cardshop_protocol::token::Role::Staff => None,
-            (None, _) => return Err(InvalidField::new("channel", "is missing: you have several").into()),
-        };
-        let configuration = Configuration {
-            id: self.next_id(),
-            name,
-            channel,
-            recipe,
-            created_by: caller.sub.clone(),
-            created: self.now(),
-        };
-        let mut batch = self.audited(caller, "configuration.create", &configuration.id.to_string());
-        batch.create(&configuration);
-        self.apply_once(batch, once, configuration, |_| None).await
-    }
-
-    /// Configurations of the caller's channels and of everybody, newest first.
-    ///
-    /// # Errors
-    /// `NotAllowed`, `Invalid` for a wrong cursor.
-    pub fn configurations(
-        &self,
-        caller: &Principal,
-        page: &PageRequest,
-    ) -> Result<Page<Configuration>, SchedulerError> {
-        caller.must(Action::Look)?;
-        self.page::<Configuration, _>(page, None, true, |c| {
-            sees_configuration(caller, &c.value).then_some(c.value)
-        })
-    }
-
-    /// One configuration.
-    ///
-    /// # Errors
-    /// `NotAllowed`, `NotFound`.
-    pub fn configuration(&self, caller: &Principal, id: ObjectId) -> Result<Configuration, SchedulerError> {
-        caller.must(Action::Look)?;
-        let found = self.inner.store.get::<Configuration>(&id.to_string())?.map(|c| c.value);
-        found.filter(|c| sees_configuration(caller, c)).ok_or(SchedulerError::NotFound("configuration"))
     }
 
     /// The story of one order, oldest first, or of the caller's whole site, newest first.
@@ -223,10 +139,6 @@ impl Scheduler {
 
 pub(crate) fn unique_slug(channel: &ChannelDocument) -> Unique {
     Unique { kind: "channel".into(), name: channel.slug.to_string(), owner: channel.id }
-}
-
-pub(crate) fn sees_configuration(caller: &Principal, configuration: &Configuration) -> bool {
-    configuration.channel.as_ref().is_none_or(|c| caller.sees(c))
 }
 
 pub(crate) fn not_an_object() -> SchedulerError {

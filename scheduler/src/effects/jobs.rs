@@ -21,6 +21,7 @@ const JOBS: &[(&str, Duration, &str)] = &[
     ("warehouses", Duration::from_secs(5), "asks warehouses for their keys"),
     ("keys", Duration::from_secs(60), "publishes keys and whose tokens ended"),
     ("api-keys", Duration::from_secs(60), "writes down when API keys were used"),
+    ("catalogue", Duration::from_secs(60), "fetches the catalogue of content when it has become old"),
     ("old-documents", Duration::from_secs(3600), "removes what nobody needs any more"),
     (
         "history",
@@ -31,7 +32,7 @@ const JOBS: &[(&str, Duration, &str)] = &[
 ];
 
 /// Of several schedulers each runs these, the leader alone the others.
-const OF_EACH: [&str; 2] = ["keys", "api-keys"];
+const OF_EACH: [&str; 3] = ["keys", "api-keys", "catalogue"];
 
 /// One job, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -88,6 +89,7 @@ impl Scheduler {
             "warehouses" => self.ask_warehouses().await,
             "keys" => self.publish_keys(),
             "api-keys" => self.keep_key_uses().await,
+            "catalogue" => self.refresh_catalogue().await,
             "old-documents" => self.clear_old().await,
             "history" => self.clear_history().await,
             "backups" => self.back_up_daily().await,

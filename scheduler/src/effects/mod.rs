@@ -4,6 +4,7 @@
 pub(crate) mod account_hooks;
 pub(crate) mod accounts;
 pub(crate) mod action_links;
+pub(crate) mod addresses;
 pub(crate) mod api_keys;
 pub(crate) mod appliances;
 pub(crate) mod ask;
@@ -16,6 +17,8 @@ pub(crate) mod catalogue;
 pub(crate) mod claims;
 pub(crate) mod clock;
 pub(crate) mod commands;
+pub(crate) mod configurations;
+pub(crate) mod content;
 pub(crate) mod events;
 pub(crate) mod forget;
 pub(crate) mod homeassistant;
@@ -31,9 +34,11 @@ pub(crate) mod link;
 pub(crate) mod live;
 pub(crate) mod load;
 pub(crate) mod maintenance;
+pub(crate) mod media;
 pub(crate) mod metrics;
 pub(crate) mod orders;
 pub(crate) mod organizations;
+pub(crate) mod outlook;
 pub(crate) mod paging;
 pub(crate) mod passwords;
 pub(crate) mod planner;
@@ -72,6 +77,7 @@ pub(crate) struct Inner {
     pub(crate) picture: Mutex<Picture>,
     pub(crate) creators: Mutex<load::Creators>,
     pub(crate) jobs: jobs::Jobs,
+    pub(crate) content: content::Content,
     pub(crate) live: live::Live,
     pub(crate) retained: retained::Retained,
     pub(crate) reflexes: commands::Reflexes,

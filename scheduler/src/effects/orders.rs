@@ -8,7 +8,7 @@ use cardshop_protocol::message::Presence;
 use serde_json::Value;
 
 use super::MAX_TRIES;
-use super::catalogue::{MAX_NAME, not_an_object, sees_configuration};
+use super::catalogue::{MAX_NAME, not_an_object};
 use super::idempotency::Once;
 use super::paging::PageRequest;
 use crate::core::documents::{
@@ -84,8 +84,8 @@ impl Scheduler {
         }
     }
 
-    /// Places an order from `{kind, configuration, media, quantity, recipient, channel, warehouse, mirrors, name}`; only
-    /// the configuration must be there.
+    /// Places an order from `{kind, configuration, media, quantity, recipient or address, channel, warehouse, mirrors,
+    /// name}`; only the configuration must be there.
     ///
     /// # Errors
     /// `NotAllowed`, `Invalid` naming the field.
@@ -148,13 +148,8 @@ impl Scheduler {
         if !(1..=MAX_QUANTITY).contains(&quantity) {
             return Err(InvalidField::new("quantity", format!("must be from 1 to {MAX_QUANTITY}")).into());
         }
-        let recipient = fields.optional::<Value>("recipient")?.unwrap_or(Value::Null);
-        if !matches!(recipient, Value::Null | Value::String(_) | Value::Object(_)) {
-            return Err(InvalidField::new("recipient", "must be an object or a text").into());
-        }
-        if recipient.to_string().len() > MAX_RECIPIENT {
-            return Err(InvalidField::new("recipient", format!("has more than {MAX_RECIPIENT} bytes")).into());
-        }
+        let kind = fields.optional("kind")?.unwrap_or(OrderKind::Physical);
+        let recipient = self.read_recipient(caller, kind, &mut fields)?;
         let own = self.organization_of(caller)?.map(|o| o.value.warehouses).unwrap_or_default();
         let warehouse = self.read_warehouse(&mut fields, &own)?;
         let name = fields.text("name", MAX_NAME)?;
@@ -162,7 +157,7 @@ impl Scheduler {
             id,
             named: name.is_some(),
             name: name.unwrap_or_else(|| configuration.name.clone()),
-            kind: fields.optional("kind")?.unwrap_or(OrderKind::Physical),
+            kind,
             channel: self.read_channel(caller, &mut fields)?,
             configuration: configuration.id,
             media: self.read_media(&mut fields)?,
@@ -190,15 +185,51 @@ impl Scheduler {
         Ok((order, configuration.recipe))
     }
 
+    /// Who gets it: as it is said, or a copy of an address of the book.
+    fn read_recipient(
+        &self,
+        caller: &Principal,
+        kind: OrderKind,
+        fields: &mut Fields,
+    ) -> Result<Value, SchedulerError> {
+        let recipient = fields.optional::<Value>("recipient")?.unwrap_or(Value::Null);
+        if let Some(id) = fields.optional::<ObjectId>("address")? {
+            if !recipient.is_null() {
+                let reason = "is given beside a recipient: one of the two says who gets it";
+                return Err(InvalidField::new("address", reason).into());
+            }
+            let address = self.address_of(caller, id);
+            let address =
+                address.map_err(|_| InvalidField::new("address", "there is no such address"))?.value;
+            let missing = address.missing();
+            if kind == OrderKind::Physical && !missing.is_empty() {
+                let reason = format!("no parcel reaches it: it has no {}", missing.join(", "));
+                return Err(InvalidField::new("address", reason).into());
+            }
+            return Ok(address.recipient());
+        }
+        if !matches!(recipient, Value::Null | Value::String(_) | Value::Object(_)) {
+            return Err(InvalidField::new("recipient", "must be an object or a text").into());
+        }
+        if recipient.to_string().len() > MAX_RECIPIENT {
+            return Err(InvalidField::new("recipient", format!("has more than {MAX_RECIPIENT} bytes")).into());
+        }
+        Ok(recipient)
+    }
+
     fn read_configuration(
         &self,
         caller: &Principal,
         fields: &mut Fields,
     ) -> Result<Configuration, SchedulerError> {
         let id: ObjectId = fields.required("configuration")?;
-        let found = self.inner.store.get::<Configuration>(&id.to_string())?.map(|c| c.value);
-        let found = found.filter(|c| sees_configuration(caller, c));
-        Ok(found.ok_or_else(|| InvalidField::new("configuration", "there is no such configuration"))?)
+        match self.configuration_of(caller, id) {
+            Ok(found) => Ok(found.value),
+            Err(SchedulerError::NotFound(_)) => {
+                Err(InvalidField::new("configuration", "there is no such configuration").into())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn read_channel(&self, caller: &Principal, fields: &mut Fields) -> Result<Channel, SchedulerError> {

@@ -13,6 +13,7 @@ use super::ask::Outside;
 use super::catalogue::unique_slug;
 use super::clock::{Clock, Ids, check_randomness};
 use super::commands::Reflexes;
+use super::content::Content;
 use super::jobs::Jobs;
 use super::join::Nonces;
 use super::keeping::{backups, make_folder};
@@ -78,6 +79,13 @@ impl Scheduler {
                 return Err(SchedulerError::Config(text));
             }
         }
+        if let Some(url) = &config.catalogue.url
+            && !url.starts_with("http://")
+            && !url.starts_with("https://")
+        {
+            let text = "the catalogue's address does not begin with http:// or https://";
+            return Err(SchedulerError::Config(text.into()));
+        }
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
         made.map_err(|e| SchedulerError::Config(format!("{} cannot be made: {e}", config.data.display())))?;
         let store = tokio::task::spawn_blocking(open).await.map_err(|_| SchedulerError::Busy)??;
@@ -97,6 +105,7 @@ impl Scheduler {
             picture: Mutex::new(Picture::default()),
             creators: Mutex::default(),
             jobs: Jobs::default(),
+            content: Content::default(),
             live: Live::new(started),
             retained: Retained::default(),
             reflexes: Reflexes::default(),

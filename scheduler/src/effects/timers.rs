@@ -38,7 +38,7 @@ async fn run_warehouses(scheduler: &Scheduler, mut stop: watch::Receiver<bool>) 
             _ = look.tick() => {}
             _ = stop.changed() => return,
         }
-        scheduler.run_due(&["links", "warehouses"]).await;
+        scheduler.run_due(&["links", "warehouses", "catalogue"]).await;
     }
 }
 

@@ -12,7 +12,7 @@ use super::idempotency::Once;
 use super::paging::PageRequest;
 use super::passwords::random_password;
 use crate::core::documents::{DEFAULT_CHANNEL, Unique, User};
-use crate::core::fields::{Fields, InvalidField};
+use crate::core::fields::{Fields, InvalidField, MAX_EMAIL, check_email};
 use crate::core::purpose::Purpose;
 use crate::core::rights::{Action, Principal};
 use crate::core::units::Organization;
@@ -27,8 +27,6 @@ pub(crate) const LOCAL_CREATOR: &str = "local-creator";
 const RESET_LIFE: Duration = Duration::from_secs(86_400);
 /// Life of an invitation's token: people read their letters once a week.
 pub(super) const INVITATION_LIFE: Duration = Duration::from_secs(14 * 86_400);
-/// Longest e-mail address. **Source:** RFC 5321 §4.5.3.1.3.
-const MAX_EMAIL: usize = 254;
 
 /// A user to be made.
 #[derive(Clone)]
@@ -76,16 +74,6 @@ pub(crate) fn read_email(fields: &mut Fields) -> Result<Option<String>, InvalidF
     let Some(email) = fields.text("email", MAX_EMAIL)? else { return Ok(None) };
     check_email(&email)?;
     Ok(Some(email))
-}
-
-/// As [`read_email`].
-pub(crate) fn check_email(email: &str) -> Result<(), InvalidField> {
-    let parts = email.rsplit_once('@').filter(|(who, host)| !who.is_empty() && host.contains('.'));
-    let good = |c: char| !c.is_whitespace() && !c.is_control() && !"<>,;\"".contains(c);
-    if parts.is_none() || email.len() > MAX_EMAIL || !email.chars().all(good) {
-        return Err(InvalidField::new("email", "must be one address, as ada@example.org"));
-    }
-    Ok(())
 }
 
 /// What a change does to the tokens of its user.

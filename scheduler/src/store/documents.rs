@@ -3,6 +3,7 @@
 use super::Document;
 use super::upgrade::Kind;
 use crate::core::account_hook::AccountHook;
+use crate::core::address::Address;
 use crate::core::auto_image::AutoImage;
 use crate::core::blame::BenchRecord;
 use crate::core::documents::{
@@ -44,6 +45,7 @@ document!("unique", Unique, |d| format!("{}:{}", d.kind, d.name));
 document!("channel", ChannelDocument, |d| d.id.to_string());
 document!("media", Media, |d| d.id.to_string());
 document!("warehouse", WarehouseDocument, |d| d.id.to_string());
+document!("address", Address, |d| d.id.to_string());
 document!("configuration", Configuration, |d| d.id.to_string());
 document!("recipe", OrderRecipe, |d| d.order.to_string());
 document!("appliance", Appliance, |d| d.id.to_string());
@@ -98,6 +100,7 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind::of::<ChannelDocument>(),
     Kind::of::<Media>(),
     Kind::of::<WarehouseDocument>(),
+    Kind::of::<Address>(),
     Kind::of::<Configuration>(),
     Kind::of::<OrderRecipe>(),
     Kind::of::<Appliance>(),

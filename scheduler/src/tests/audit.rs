@@ -105,6 +105,19 @@ impl Walk {
     async fn orders(&mut self) {
         let configuration = self.make("/configurations", json!({"name": "School", "recipe": {}})).await;
         let creator = self.site.user("maker", "creator", &[]).await;
+        let change = json!({"version": 1, "name": "Lycée"});
+        self.post("/configurations/{id}/update", &[&configuration], change).await;
+        let copy = self.post("/configurations/{id}/duplicate", &[&configuration], json!({})).await;
+        self.post("/configurations/{id}/delete", &[copy["id"].as_str().unwrap()], json!({})).await;
+        let file = json!({"schema": 1, "name": "School", "recipe": {}});
+        self.make("/configurations/import", file).await;
+        let address = self.make("/addresses", json!({"name": "Ada"})).await;
+        self.post("/addresses/{id}/update", &[&address], json!({"version": 1, "city": "Kita"})).await;
+        self.post("/addresses/{id}/delete", &[&address], json!({})).await;
+        let media = json!({"name": "4 GB", "advertised_bytes": 4_000_000_000_u64});
+        let media = self.make("/media", media).await;
+        self.post("/media/{id}/update", &[&media], json!({"name": "4 GB, small"})).await;
+        self.post("/media/{id}/delete", &[&media], json!({})).await;
         let auto = self.make("/auto-images", json!({"name": "wiki", "configuration": configuration})).await;
         for (act, body) in
             [("update", json!({"every_days": 7})), ("trigger", json!({})), ("delete", json!({}))]

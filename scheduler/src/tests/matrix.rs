@@ -58,6 +58,8 @@ pub(super) struct Objects {
     appliance: String,
     card: String,
     configuration: String,
+    address: String,
+    media: String,
     user: String,
     api_key: String,
     organization: String,
@@ -92,6 +94,8 @@ pub(super) async fn objects(site: &Site) -> Objects {
         appliance: bench.id.to_string(),
         card: cardshop_protocol::ids::ObjectId::from_parts(1, 1).to_string(),
         configuration: text(&view["configuration"]),
+        address: text(&site.made("/addresses", &manager, json!({"name": "Ada"})).await["id"]),
+        media: text(&site.get("/media", &site.admin).await.1["items"][0]["id"]),
         user: text(&site.made("/users", &site.admin, user).await["id"]),
         organization: text(
             &site.made("/organizations", &site.admin, json!({"name": "Nobody's"})).await["id"],
@@ -116,6 +120,8 @@ impl Objects {
             "api-keys" => &self.api_key,
             "configurations" => &self.configuration,
             "appliances" => &self.appliance,
+            "addresses" => &self.address,
+            "media" => &self.media,
             _ => &self.order,
         };
         let path = path

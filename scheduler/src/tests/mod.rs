@@ -3,10 +3,13 @@
 
 mod account_hooks;
 mod accounts;
+mod addresses;
 mod api_keys;
 mod audit;
 mod auto_images;
 mod bad_requests;
+mod configurations;
+mod content;
 mod events;
 mod join;
 mod keeping;
@@ -127,6 +130,7 @@ impl Site {
             roots: ureq::tls::RootCerts::WebPki,
             warehouses: vec![url],
             admin_password: Some(PASSWORD.into()),
+            catalogue: crate::CatalogueConfig::default(),
             keeping: crate::Keeping::default(),
         };
         let (scheduler, first) = Scheduler::open(config.clone()).await.unwrap();

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use cardshop_card::StopFlag;
 use cardshop_protocol::token::SharedKeys;
-use cardshop_scheduler::{FirstLogin, Keeping, Scheduler};
+use cardshop_scheduler::{CatalogueConfig, FirstLogin, Keeping, Scheduler};
 use cardshop_warehouse::S3;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -33,6 +33,8 @@ pub(crate) struct Setup {
     pub(crate) roots: RootCerts,
     /// Where images' bytes go once they are whole; in the folder when it is `None`.
     pub(crate) s3: Option<S3>,
+    /// Where content is looked up.
+    pub(crate) catalogue: CatalogueConfig,
     /// Where the scheduler keeps its state, and for how long.
     pub(crate) keeping: Keeping,
 }
@@ -110,7 +112,7 @@ struct Running {
 impl Site {
     /// Starts everything.
     pub(crate) async fn start(setup: Setup) -> anyhow::Result<Self> {
-        let Setup { data, http, warehouse, broker, host, own_ca, roots, s3, keeping } = setup;
+        let Setup { data, http, warehouse, broker, host, own_ca, roots, s3, catalogue, keeping } = setup;
         let host = host.as_deref();
         let stop = StopFlag::new();
         let keys = SharedKeys::default();
@@ -134,6 +136,7 @@ impl Site {
             roots: roots.clone(),
             warehouses: vec![warehouse_url.clone()],
             admin_password: None,
+            catalogue,
             keeping,
         })
         .await

@@ -6,7 +6,9 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use cardshop_scheduler::{Keeping, PostgresAddress, StoreAddress, export_store, import_store};
+use cardshop_scheduler::{
+    CatalogueConfig, Keeping, PostgresAddress, StoreAddress, export_store, import_store,
+};
 use serde_json::json;
 
 use crate::exit::{Ending, wrong_usage};
@@ -25,6 +27,26 @@ pub(crate) struct StoreArgs {
     /// File with the database's password [default: CARDSHOP_STORE_PASSWORD or PGPASSWORD in the environment].
     #[arg(long, env = "CARDSHOP_STORE_PASSWORD_FILE", value_name = "FILE")]
     pub(crate) store_password_file: Option<PathBuf>,
+}
+
+/// Where content for cards is looked up.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub(crate) struct CatalogueArgs {
+    /// OPDS catalogue that content is chosen from on the pages, as
+    /// https://library.kiwix.org/catalog/v2/entries?count=-1 [default: none].
+    #[allow(rustdoc::bare_urls)] // the help prints the address as it is typed
+    #[arg(long, env = "CARDSHOP_CATALOGUE", value_name = "URL")]
+    pub(crate) catalogue: Option<String>,
+    /// The catalogue may be on this machine or its network.
+    #[arg(long, env = "CARDSHOP_CATALOGUE_PRIVATE", requires = "catalogue")]
+    pub(crate) catalogue_private: bool,
+}
+
+impl CatalogueArgs {
+    /// For the scheduler.
+    pub(crate) fn config(self) -> CatalogueConfig {
+        CatalogueConfig { url: self.catalogue, private: self.catalogue_private }
+    }
 }
 
 /// How long things are kept.

@@ -9,7 +9,7 @@ use anyhow::Context;
 use cardshop_card::StopFlag;
 use cardshop_creator::worker;
 use cardshop_protocol::token::SharedKeys;
-use cardshop_scheduler::{Keeping, Scheduler};
+use cardshop_scheduler::{CatalogueConfig, Keeping, Scheduler};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -20,7 +20,7 @@ use crate::keys;
 use crate::report::Output;
 use crate::s3::S3Args;
 use crate::services::{self, Port, Setup, Site, pinned, public_url, warehouse_config, warehouse_tls};
-use crate::store::{KeepArgs, StoreArgs};
+use crate::store::{CatalogueArgs, KeepArgs, StoreArgs};
 use crate::tls::TlsArgs;
 use crate::trust::TrustArgs;
 use crate::web::WebServer;
@@ -44,7 +44,7 @@ pub(crate) struct Up {
     #[arg(long, env = "CARDSHOP_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// Settings in TOML: data, listen, warehouse_listen, mqtt_listen, host, tls, tls_cert, tls_key, with_creator, s3,
-    /// s3_region, s3_keys, store, store_password_file, keep_backups, keep_history.
+    /// s3_region, s3_keys, store, store_password_file, keep_backups, keep_history, catalogue, catalogue_private.
     #[arg(long, env = "CARDSHOP_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -61,6 +61,8 @@ pub(crate) struct Up {
     store: StoreArgs,
     #[command(flatten)]
     keep: KeepArgs,
+    #[command(flatten)]
+    catalogue: CatalogueArgs,
     /// Also run a creator.
     #[arg(long, env = "CARDSHOP_WITH_CREATOR", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     with_creator: Option<bool>,
@@ -130,6 +132,7 @@ impl Listen {
             roots: trust.roots(own_ca.as_ref())?,
             own_ca,
             s3: None,
+            catalogue: CatalogueConfig::default(),
             keeping: Keeping::default(),
         })
     }
@@ -155,6 +158,8 @@ struct UpFile {
     store_password_file: Option<PathBuf>,
     keep_backups: Option<usize>,
     keep_history: Option<u64>,
+    catalogue: Option<String>,
+    catalogue_private: Option<bool>,
 }
 
 impl UpFile {
@@ -201,6 +206,11 @@ impl Up {
             keep_history: self.keep.keep_history.or(file.keep_history),
         };
         setup.keeping = keep.keeping(store.choose()?);
+        let catalogue = CatalogueArgs {
+            catalogue_private: self.catalogue.catalogue_private || file.catalogue_private.unwrap_or(false),
+            catalogue: self.catalogue.catalogue.or(file.catalogue),
+        };
+        setup.catalogue = catalogue.config();
         let stop = stop_flag();
         runtime()?.block_on(async {
             let site = Site::start(setup).await?;
@@ -270,6 +280,8 @@ pub(crate) struct SchedulerOnly {
     store: StoreArgs,
     #[command(flatten)]
     keep: KeepArgs,
+    #[command(flatten)]
+    catalogue: CatalogueArgs,
     /// The broker.
     #[arg(long, env = "CARDSHOP_MQTT", value_name = "URL", default_value_t = format!("mqtt://127.0.0.1:{MQTT_PORT}"))]
     mqtt: String,
@@ -310,6 +322,7 @@ impl SchedulerOnly {
                 roots: self.trust.roots(own_ca.as_ref())?,
                 warehouses: self.warehouse,
                 admin_password: None,
+                catalogue: self.catalogue.config(),
                 keeping: self.keep.keeping(self.store.choose()?),
             })
             .await?;

@@ -7,13 +7,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use cardshop_protocol::ids::OrderId;
 use cardshop_protocol::token::Role;
-use cardshop_scheduler::core::documents::{ChannelDocument, Configuration, Media};
-use cardshop_scheduler::core::order::OrderKind;
+use cardshop_scheduler::core::address::AddressView;
+use cardshop_scheduler::core::configurations::{ConfigurationView, SizeView};
+use cardshop_scheduler::core::documents::{ChannelDocument, Media};
+use cardshop_scheduler::core::order::{MAX_QUANTITY, OrderKind};
 use cardshop_scheduler::core::rights::Action;
 use cardshop_scheduler::{InvalidField, Once, Scheduler, SchedulerError, random_password};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::addresses::label;
+use crate::configurations::needs::Needs;
 use crate::page::{After, InLanguage, Refused, Shell, all, back_to, show};
 use crate::session::Session;
 use crate::words::Words;
@@ -21,6 +25,9 @@ use crate::words::Words;
 /// What is typed.
 #[derive(Clone, Default, Deserialize, Serialize)]
 pub(crate) struct Typed {
+    /// `compute`: tell what it would mean, and place nothing.
+    #[serde(default, rename = "do")]
+    what: String,
     /// Sent again by a second press of the button: the order is placed once.
     #[serde(default)]
     key: String,
@@ -36,6 +43,9 @@ pub(crate) struct Typed {
     quantity: String,
     #[serde(default)]
     channel: String,
+    /// Of the address book.
+    #[serde(default)]
+    address: String,
     #[serde(default)]
     recipient_name: String,
     #[serde(default)]
@@ -46,13 +56,31 @@ pub(crate) struct Typed {
     recipient_email: String,
 }
 
+/// Something to choose; what does not fit says why.
+struct Choice {
+    id: String,
+    text: String,
+    chosen: bool,
+    fits: bool,
+}
+
+/// A sentence of what the order would mean.
+struct Line {
+    text: String,
+    wrong: bool,
+}
+
 #[derive(Template)]
 #[template(path = "order_form.html")]
 struct OrderForm {
     shell: Shell,
     typed: Typed,
-    configurations: Vec<Configuration>,
-    media: Vec<Media>,
+    configurations: Vec<ConfigurationView>,
+    media: Vec<Choice>,
+    addresses: Vec<Choice>,
+    outlook: Vec<Line>,
+    /// Of the configuration that is chosen.
+    needs: Option<Needs>,
     channels: Vec<ChannelDocument>,
     /// Units of the visitor's organization.
     balance: Option<u64>,
@@ -74,7 +102,9 @@ impl Typed {
         let order = scheduler.order(&session.principal, id)?;
         let said = |key: &str| order.recipient[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
+            what: String::new(),
             key: String::new(),
+            address: String::new(),
             name: order.name.clone(),
             kind: if order.kind == OrderKind::Virtual { "virtual".into() } else { "physical".into() },
             configuration: order.configuration.to_string(),
@@ -108,8 +138,10 @@ impl Typed {
                 recipient.insert(key.into(), json!(typed.trim()));
             }
         }
+        let address = text(&self.address);
+        let recipient = if address.is_null() { Value::Object(recipient) } else { Value::Null };
         Ok(json!({
-            "name": text(&self.name), "kind": text(&self.kind), "configuration": self.configuration,
+            "address": address, "name": text(&self.name), "kind": text(&self.kind), "configuration": self.configuration,
             "media": text(&self.media), "quantity": number(&self.quantity, "quantity", w)?,
             "channel": text(&self.channel), "recipient": recipient,
         }))
@@ -132,31 +164,109 @@ fn draw(
     let own = all(|page| scheduler.organizations(caller, page))?;
     let mut channels = all(|page| scheduler.channels(caller, page))?;
     channels.retain(|channel| channel.active);
+    let size = match typed.configuration.parse() {
+        Ok(id) => scheduler.configuration_size(caller, id).ok(),
+        Err(_) => None,
+    };
     Ok(OrderForm {
         shell: Shell::new(scheduler, session, &After::default())?,
-        typed,
         configurations: all(|page| scheduler.configurations(caller, page))?,
-        media: all(|page| scheduler.media(caller, page))?,
+        media: media_choices(scheduler, session, &typed, size.as_ref())?,
+        addresses: address_choices(scheduler, session, &typed)?,
+        outlook: outlook(scheduler, session, &typed)?,
+        needs: size.as_ref().map(|size| Needs::of(size, &session.locale)),
         channels,
         balance: own.first().filter(|_| caller.role != Role::Staff).map(|o| o.units),
         fault,
+        typed,
     })
+}
+
+/// Sizes of cards; those that are too small for the image are there with the reason, and cannot be chosen.
+fn media_choices(
+    scheduler: &Scheduler,
+    session: &Session,
+    typed: &Typed,
+    size: Option<&SizeView>,
+) -> Result<Vec<Choice>, SchedulerError> {
+    let locale = &session.locale;
+    let choice = |media: Media| {
+        let needed = size.map(|size| size.image_bytes).filter(|needed| *needed > media.usable_bytes);
+        let id = media.id.to_string();
+        Choice {
+            chosen: id == typed.media && needed.is_none(),
+            id,
+            text: match needed {
+                Some(needed) => locale.words.too_small_for(&media.name, &locale.size(&needed)),
+                None => format!("{} ({})", media.name, locale.size(&media.usable_bytes)),
+            },
+            fits: needed.is_none(),
+        }
+    };
+    Ok(all(|page| scheduler.media(&session.principal, page))?.into_iter().map(choice).collect())
+}
+
+/// Addresses of the book; for cards only those a parcel reaches can be chosen.
+fn address_choices(
+    scheduler: &Scheduler,
+    session: &Session,
+    typed: &Typed,
+) -> Result<Vec<Choice>, SchedulerError> {
+    let virtual_order = typed.kind == "virtual";
+    let choice = |view: AddressView| {
+        let id = view.address.id.to_string();
+        let place = view.address.lines().join(", ");
+        let text = format!("{} · {place}", label(&view.address));
+        Choice { chosen: id == typed.address, id, text, fits: view.shippable || virtual_order }
+    };
+    Ok(all(|page| scheduler.addresses(&session.principal, page))?.into_iter().map(choice).collect())
+}
+
+/// What the order would cost, wait for, and when it would be done.
+fn outlook(scheduler: &Scheduler, session: &Session, typed: &Typed) -> Result<Vec<Line>, SchedulerError> {
+    let (w, locale) = (session.locale.words, &session.locale);
+    let kind = if typed.kind == "virtual" { OrderKind::Virtual } else { OrderKind::Physical };
+    let quantity = typed.quantity.trim().parse().unwrap_or(1).clamp(1, MAX_QUANTITY);
+    let outlook = scheduler.outlook(&session.principal, kind, quantity)?;
+    let mut lines = Vec::new();
+    let mut say = |text: String, wrong| lines.push(Line { text, wrong });
+    if let (Some(cost), Some(balance)) = (outlook.cost, outlook.balance) {
+        say(w.costs(&cost, &balance), false);
+        if cost > balance {
+            say(w.too_dear.to_owned(), true);
+        }
+    }
+    if let Some((name, _)) = &outlook.waits_for {
+        say(w.waits_for(name), true);
+    }
+    match (outlook.finish_p50, outlook.finish_p90) {
+        (Some(half), Some(most)) => say(w.finish(locale.moment(&half), locale.moment(&most)), false),
+        _ => say(w.no_estimate.to_owned(), false),
+    }
+    Ok(lines)
 }
 
 #[derive(Deserialize)]
 pub(crate) struct Again {
     #[serde(default)]
     again: String,
+    #[serde(default)]
+    configuration: String,
 }
 
 pub(crate) async fn form(
     State(scheduler): State<Scheduler>,
     session: Session,
-    Query(Again { again }): Query<Again>,
+    Query(Again { again, configuration }): Query<Again>,
 ) -> Result<Response, Refused> {
     let page = || {
         let typed = match again.as_str() {
-            "" => Typed { quantity: "1".into(), kind: "physical".into(), ..Typed::default() },
+            "" => Typed {
+                quantity: "1".into(),
+                kind: "physical".into(),
+                configuration: configuration.clone(),
+                ..Typed::default()
+            },
             id => Typed::again(&scheduler, &session, id)?,
         };
         draw(&scheduler, &session, typed, String::new())
@@ -169,6 +279,9 @@ pub(crate) async fn place(
     session: Session,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Refused> {
+    if typed.what == "compute" {
+        return Ok(show(&draw(&scheduler, &session, typed, String::new()).told(&session)?).into_response());
+    }
     let placed = async {
         let body = typed.order(session.locale.words)?;
         let once = Once::new(&session.principal, "orders", &typed.key, body.to_string().as_bytes())?;
@@ -177,7 +290,11 @@ pub(crate) async fn place(
     match placed.await {
         Ok(order) => Ok(back_to(&format!("/orders/{}", order.id), "placed").into_response()),
         // What was typed stays; a corrected form is another one.
-        Err(error @ (SchedulerError::Invalid(_) | SchedulerError::Conflict { .. })) => {
+        Err(
+            error @ (SchedulerError::Invalid(_)
+            | SchedulerError::Conflict { .. }
+            | SchedulerError::Refused(_)),
+        ) => {
             let typed = Typed { key: String::new(), ..typed };
             let page = draw(&scheduler, &session, typed, error.to_string()).told(&session)?;
             Ok((StatusCode::UNPROCESSABLE_ENTITY, show(&page)).into_response())

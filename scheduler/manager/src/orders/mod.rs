@@ -186,9 +186,12 @@ fn recipient(value: &serde_json::Value, w: &Words) -> Vec<(String, String)> {
     let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     let known = [
         ("name", w.recipient_name),
+        ("company", w.company),
         ("address", w.recipient_address),
         ("country", w.recipient_country),
         ("email", w.recipient_email),
+        ("phone", w.phone),
+        ("language", w.language_of_letters),
     ];
     match value {
         serde_json::Value::Object(map) => {

@@ -121,6 +121,23 @@ words! {
     // Scanning.
     scan_unknown // {code}
     scan_first
+    // Configurations, addresses and sizes of cards.
+    configurations configurations_help new_configuration whose everybodys mine_only changed_at edit duplicate
+    delete_it delete_ask // {name}
+    delete_help keep_it import_title import_file import_button export_plain export_secrets no_file not_a_form
+    general_title general_help wifi_name wifi_password admin_name admin_password hotspot_language hotspot_zone
+    base_address base_size branding_title branding_help colour logo favicon remove_logo remove_favicon preview
+    content_title content_help no_catalogue catalogue_read // {time}
+    all_languages sort by_title by_size by_newest only_chosen choose_it // {title}
+    title size category apps_title apps_help app app_image app_ports app_volumes app_environment size_title
+    image_size content_size smallest_card stays_free no_card_fits not_counted gone_title gone_help there_is // {others}
+    compute by_hand copy_first done_made done_deleted done_duplicated done_imported addresses new_address person
+    company street postal_code city region country phone language_of_letters parcels reaches reaches_not // {missing}
+    media_title printed_size usable_size measured measured_cards // {count} {smallest}
+    use_measured new_media from_the_book as_typed too_small_for // {name} {size}
+    costs // {units} {balance}
+    too_dear waits_for // {name}
+    no_estimate
 }
 
 impl Words {
@@ -174,6 +191,37 @@ impl Words {
     }
     pub(crate) fn scan_unknown(&self, code: &str) -> String {
         fill(self.scan_unknown, &[("code", &code)])
+    }
+    pub(crate) fn delete_ask(&self, name: &dyn std::fmt::Display) -> String {
+        fill(self.delete_ask, &[("name", name)])
+    }
+    pub(crate) fn catalogue_read(&self, time: &dyn std::fmt::Display) -> String {
+        fill(self.catalogue_read, &[("time", time)])
+    }
+    pub(crate) fn choose_it(&self, title: &dyn std::fmt::Display) -> String {
+        fill(self.choose_it, &[("title", title)])
+    }
+    pub(crate) fn there_is(&self, others: &dyn std::fmt::Display) -> String {
+        fill(self.there_is, &[("others", others)])
+    }
+    pub(crate) fn reaches_not(&self, missing: &dyn std::fmt::Display) -> String {
+        fill(self.reaches_not, &[("missing", missing)])
+    }
+    pub(crate) fn measured_cards(
+        &self,
+        count: &dyn std::fmt::Display,
+        smallest: &dyn std::fmt::Display,
+    ) -> String {
+        fill(self.measured_cards, &[("count", count), ("smallest", smallest)])
+    }
+    pub(crate) fn too_small_for(&self, name: &dyn std::fmt::Display, size: &dyn std::fmt::Display) -> String {
+        fill(self.too_small_for, &[("name", name), ("size", size)])
+    }
+    pub(crate) fn costs(&self, units: &dyn std::fmt::Display, balance: &dyn std::fmt::Display) -> String {
+        fill(self.costs, &[("units", units), ("balance", balance)])
+    }
+    pub(crate) fn waits_for(&self, name: &dyn std::fmt::Display) -> String {
+        fill(self.waits_for, &[("name", name)])
     }
 }
 
