@@ -13,6 +13,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use api::table::{RouteView, routes};
 pub use effects::ask::Answering;
 pub use effects::background::Background;
 pub use effects::configurations::empty_recipe;
@@ -26,6 +27,7 @@ pub use effects::passwords::random_password;
 pub use effects::simulation::{Published, Simulation, Truth};
 pub use effects::start::FirstLogin;
 pub use effects::users::NewUser;
+pub use effects::web_sessions::OpenSession;
 pub use ureq::tls::RootCerts;
 
 pub use crate::core::fields::InvalidField;

@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use cardshop_protocol::api::{Join, JoinAnswer, Page, SlotView};
-use cardshop_protocol::ids::{ApplianceId, SlotId};
+use cardshop_protocol::ids::{ApplianceId, ObjectId, SlotId};
 use cardshop_protocol::message::{Action as Reflex, CommandReply};
 
 use super::caller::{Body, Caller, Id, IdempotencyKey, Query, SlotPath};
@@ -29,6 +29,7 @@ pub(super) fn routes() -> Router<Scheduler> {
         .route("/appliances/{id}/reboot", post(reboot))
         .route("/appliances/{id}/logs", post(logs))
         .route("/join-tokens", get(join_tokens).post(create_join_token))
+        .route("/join-tokens/{id}/revoke", post(revoke_join_token))
         .route("/join", post(join))
         .route("/join/{appliance}", get(join_state))
         .route("/slots", get(slots))
@@ -171,4 +172,12 @@ async fn slots(
     query: Query,
 ) -> Result<Json<Page<SlotView>>, ApiError> {
     Ok(Json(scheduler.slots(&caller, &query.page()?)?))
+}
+
+async fn revoke_join_token(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+) -> Result<Json<JoinTokenView>, ApiError> {
+    Ok(Json(scheduler.revoke_join_token(&caller, id).await?))
 }

@@ -9,6 +9,7 @@ use cardshop_protocol::api::Page;
 use super::caller::{Body, Caller, IdempotencyKey, Query};
 use super::error::ApiError;
 use crate::Scheduler;
+use crate::core::audit_filter::AuditFilter;
 use crate::core::documents::{Audit, ChannelDocument, Story, WarehouseDocument};
 
 pub(super) fn routes() -> Router<Scheduler> {
@@ -59,5 +60,12 @@ async fn audit(
     Caller(caller): Caller,
     query: Query,
 ) -> Result<Json<Page<Audit>>, ApiError> {
-    Ok(Json(scheduler.audit(&caller, &query.page()?)?))
+    let filter = AuditFilter {
+        who: query.get("who")?,
+        action: query.get("action")?,
+        object: query.get("object")?,
+        from: query.get("from")?,
+        to: query.get("to")?,
+    };
+    Ok(Json(scheduler.audit(&caller, &filter, &query.page()?)?))
 }

@@ -1,6 +1,7 @@
 //! The HTTP API: routes, bodies and answers around the functions of [`Scheduler`]. It decides nothing: who may do
 //! what is asked by those functions. Errors are problem documents.
 
+mod account;
 mod account_hooks;
 mod action_links;
 mod addresses;
@@ -10,6 +11,7 @@ mod auth;
 mod auto_images;
 mod caller;
 mod catalogue;
+mod channels;
 mod configurations;
 mod error;
 mod health;
@@ -47,6 +49,8 @@ impl Scheduler {
             .merge(catalogue::routes())
             .merge(configurations::routes())
             .merge(media::routes())
+            .merge(channels::routes())
+            .merge(account::routes())
             .merge(users::routes())
             .merge(api_keys::routes())
             .merge(action_links::routes())

@@ -15,6 +15,9 @@ use crate::core::units::Organization;
 pub(super) fn routes() -> Router<Scheduler> {
     Router::new()
         .route("/organizations", get(list).post(create))
+        .route("/organizations/{id}", get(one))
+        .route("/organizations/{id}/update", post(update))
+        .route("/organizations/{id}/delete", post(delete))
         .route("/organizations/{id}/units", post(add_units))
 }
 
@@ -44,4 +47,29 @@ async fn add_units(
     body: Body,
 ) -> Result<Json<Organization>, ApiError> {
     Ok(Json(scheduler.add_units(&caller, id, body.json).await?))
+}
+
+async fn one(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+) -> Result<Json<Organization>, ApiError> {
+    Ok(Json(scheduler.organization(&caller, id)?))
+}
+
+async fn update(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+    body: Body,
+) -> Result<Json<Organization>, ApiError> {
+    Ok(Json(scheduler.update_organization(&caller, id, body.json).await?))
+}
+
+async fn delete(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+) -> Result<Json<Organization>, ApiError> {
+    Ok(Json(scheduler.delete_organization(&caller, id).await?))
 }

@@ -8,6 +8,7 @@ use cardshop_protocol::api::{
 };
 use cardshop_protocol::keys::KeyList;
 use cardshop_protocol::message::CommandReply;
+use cardshop_protocol::time::Timestamp;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::core::account_hook::{AccountHook, Purchase};
@@ -28,6 +29,7 @@ use crate::core::views::{
     NewPassword, OrderView, PresenceView, Rotation, SlotHoldView, TaskView, UseLink, UserView, ValidToken,
     Validate,
 };
+use crate::core::web_session::SessionView;
 use crate::effects::jobs::JobView;
 
 /// Makes a schema.
@@ -116,6 +118,39 @@ const fn make(
     Operation { once: true, answer, ..with(act(path, access, summary, shape), body) }
 }
 
+/// A route, for people who read about the API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteView {
+    /// `GET` or `POST`.
+    pub method: &'static str,
+    /// Below the server's address.
+    pub path: &'static str,
+    /// What it does.
+    pub summary: &'static str,
+    /// Whoever calls it needs no token.
+    pub open: bool,
+    /// Parameters of the query.
+    pub query: Vec<&'static str>,
+    /// It has a body.
+    pub body: bool,
+    /// It takes an `Idempotency-Key`.
+    pub once: bool,
+}
+
+/// Every route of the API.
+pub fn routes() -> Vec<RouteView> {
+    let view = |operation: &Operation| RouteView {
+        method: if operation.method == Method::Get { "GET" } else { "POST" },
+        path: operation.path,
+        summary: operation.summary,
+        open: operation.access == Open,
+        query: operation.query.iter().map(|(name, _)| *name).collect(),
+        body: operation.body.is_some(),
+        once: operation.once,
+    };
+    OPERATIONS.iter().map(view).collect()
+}
+
 /// All of them. Paths are below the server's address.
 pub(crate) const OPERATIONS: &[Operation] = &[
     Operation { answer: Answer::Health(health), ..get("/health", Open, "Whether all parts work", health) },
@@ -145,10 +180,21 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     get("/api/v1/join/{appliance}", Open, "Whether an appliance is approved", of::<JoinAnswer>),
     get("/api/v1/me", Known, "Who calls", of::<Principal>),
     with(act("/api/v1/me/password", Known, "Change the own password", of::<UserView>), own_password),
+    get("/api/v1/me/sessions", Known, "The caller's logins on the pages", of::<Page<SessionView>>),
+    with(act("/api/v1/me/sessions/end", Known, "End all own logins", of::<UserView>), confirmation),
+    with(act("/api/v1/me/delete", Known, "Forget who the caller was", of::<UserView>), confirmation),
     list("/api/v1/channels", May(Watch), "Channels of the caller", of::<Page<ChannelDocument>>),
     make("/api/v1/channels", May(Administer), "Make a channel", channel, of::<ChannelDocument>),
+    get("/api/v1/channels/{id}", May(Watch), "One channel", of::<ChannelDocument>),
+    with(
+        act("/api/v1/channels/{id}/update", May(Administer), "Change a channel", of::<ChannelDocument>),
+        channel_change,
+    ),
+    act("/api/v1/channels/{id}/delete", May(Administer), "Remove an unused one", of::<ChannelDocument>),
     list("/api/v1/media", May(Watch), "The catalogue of cards", of::<Page<Media>>),
     list("/api/v1/warehouses", May(Watch), "The warehouses", of::<Page<WarehouseDocument>>),
+    make("/api/v1/warehouses", May(Administer), "Add a warehouse", warehouse, of::<WarehouseDocument>),
+    act("/api/v1/warehouses/{id}/delete", May(Administer), "Forget an unused one", of::<WarehouseDocument>),
     make("/api/v1/media", May(Administer), "Add a size of card", media, of::<Media>),
     with(act("/api/v1/media/{id}/update", May(Administer), "Change one", of::<Media>), media_change),
     act("/api/v1/media/{id}/delete", May(Administer), "Remove one that no order needs", of::<Media>),
@@ -204,15 +250,29 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         query: ORDER_PAGE,
         ..list("/api/v1/events", May(Watch), "What happened, of one order or all", of::<Page<Story>>)
     },
-    list("/api/v1/audit", May(Administer), "Who changed what, newest first", of::<Page<Audit>>),
+    Operation {
+        query: AUDIT_PAGE,
+        ..list("/api/v1/audit", May(Administer), "Who changed what, newest first", of::<Page<Audit>>)
+    },
     list("/api/v1/organizations", May(Watch), "Organizations: the own one, or all", of::<Page<Organization>>),
     make("/api/v1/organizations", May(Administer), "Make an organization", organization, of::<Organization>),
+    get("/api/v1/organizations/{id}", May(Administer), "One organization", of::<Organization>),
+    with(
+        act("/api/v1/organizations/{id}/update", May(Administer), "Change one", of::<Organization>),
+        organization_change,
+    ),
+    act("/api/v1/organizations/{id}/delete", May(Administer), "Remove an unused one", of::<Organization>),
     with(
         act("/api/v1/organizations/{id}/units", May(Administer), "Add or take units", of::<Organization>),
         units,
     ),
     list("/api/v1/users", May(Administer), "Users", of::<Page<UserView>>),
     make("/api/v1/users", May(Administer), "Make a user", user, of::<UserView>),
+    get("/api/v1/users/{id}", May(Administer), "One user", of::<UserView>),
+    with(
+        act("/api/v1/users/{id}/update", May(Administer), "Change role, channels, address", of::<UserView>),
+        user_change,
+    ),
     act("/api/v1/users/{id}/disable", May(Administer), "Lock a user out", of::<UserView>),
     act("/api/v1/users/{id}/enable", May(Administer), "Let a user in again", of::<UserView>),
     with(
@@ -324,6 +384,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     act("/api/v1/appliances/{id}/logs", May(Tend), "The newest lines of its log", of::<CommandReply>),
     list("/api/v1/join-tokens", May(Enrol), "Join tokens", of::<Page<JoinTokenView>>),
     make("/api/v1/join-tokens", May(Enrol), "Make a join token", channels, of::<NewJoinToken>),
+    act("/api/v1/join-tokens/{id}/revoke", May(Enrol), "End an unused one", of::<JoinTokenView>),
     list("/api/v1/slots", May(Watch), "Slots and what they do", of::<Page<SlotView>>),
     with(
         act("/api/v1/slots/{appliance}/{slot}/hold", May(Tend), "Give a slot no cards", of::<SlotHoldView>),
@@ -347,6 +408,15 @@ const CURSOR: Parameter = ("cursor", cursor);
 const PAGE: &[Parameter] = &[LIMIT, CURSOR];
 const CONTENT: &[Parameter] =
     &[LIMIT, CURSOR, ("search", text), ("language", text), ("sort", of::<ContentOrder>)];
+const AUDIT_PAGE: &[Parameter] = &[
+    LIMIT,
+    CURSOR,
+    ("who", text),
+    ("action", text),
+    ("object", text),
+    ("from", of::<Timestamp>),
+    ("to", of::<Timestamp>),
+];
 const ORDER_PAGE: &[Parameter] = &[LIMIT, CURSOR, ("order", of::<cardshop_protocol::ids::ObjectId>)];
 
 fn of<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -404,6 +474,12 @@ fn own_password(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+fn confirmation(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "required": ["password"], "properties": {"password": {"type": "string"}},
+    })
+}
+
 fn expiry(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object", "properties": {"expires": {"type": ["string", "null"], "format": "date-time"}},
@@ -416,20 +492,29 @@ fn new_password(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-fn channel(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "required": ["slug"],
-        "properties": {
-            "slug": {"type": "string"},
-            "name": {"type": ["string", "null"]},
-            "active": {"type": ["boolean", "null"]},
-            "private": {"type": ["boolean", "null"]},
-            "sender_name": {"type": ["string", "null"]},
-            "sender_address": {"type": ["string", "null"]},
-            "sender_email": {"type": ["string", "null"]},
-        },
+fn channel_fields() -> serde_json::Value {
+    serde_json::json!({
+        "name": {"type": ["string", "null"]},
+        "active": {"type": ["boolean", "null"]},
+        "private": {"type": ["boolean", "null"]},
+        "sender_name": {"type": ["string", "null"]},
+        "sender_address": {"type": ["string", "null"]},
+        "sender_email": {"type": ["string", "null"]},
     })
+}
+
+fn channel(_: &mut SchemaGenerator) -> Schema {
+    let mut properties = channel_fields();
+    properties["slug"] = serde_json::json!({"type": "string"});
+    json_schema!({"type": "object", "required": ["slug"], "properties": properties})
+}
+
+fn channel_change(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "properties": channel_fields()})
+}
+
+fn warehouse(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "required": ["url"], "properties": {"url": {"type": "string"}}})
 }
 
 fn configuration(_: &mut SchemaGenerator) -> Schema {
@@ -514,35 +599,49 @@ fn media_change(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+fn user_fields() -> serde_json::Value {
+    serde_json::json!({
+        "email": {"type": ["string", "null"]},
+        "role": {"enum": ["staff", "manager", "operator", "creator", "integrator"]},
+        "channels": slug_list(),
+        "organization": {"type": ["string", "null"]},
+    })
+}
+
 fn user(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "required": ["username", "role"],
-        "properties": {
-            "username": {"type": "string"},
-            "password": {"type": ["string", "null"]},
-            "email": {"type": ["string", "null"]},
-            "expires": {"type": ["string", "null"], "format": "date-time"},
-            "role": {"enum": ["staff", "manager", "operator", "creator", "integrator"]},
-            "channels": slug_list(),
-            "organization": {"type": ["string", "null"]},
-        },
+    let mut properties = user_fields();
+    properties["username"] = serde_json::json!({"type": "string"});
+    properties["password"] = serde_json::json!({"type": ["string", "null"]});
+    properties["expires"] = serde_json::json!({"type": ["string", "null"], "format": "date-time"});
+    json_schema!({"type": "object", "required": ["username", "role"], "properties": properties})
+}
+
+/// What is null is taken away.
+fn user_change(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "properties": user_fields()})
+}
+
+fn organization_fields() -> serde_json::Value {
+    serde_json::json!({
+        "name": {"type": ["string", "null"]},
+        "channel": {"type": ["string", "null"]},
+        "warehouses": {"type": ["array", "null"], "items": {"type": "string"}},
+        "language": {"enum": ["en", "fr", null]},
+        "several_orders": {"type": ["boolean", "null"]},
     })
 }
 
 fn organization(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "object",
-        "required": ["name"],
-        "properties": {
-            "name": {"type": "string", "minLength": 1},
-            "channel": {"type": ["string", "null"]},
-            "warehouses": {"type": ["array", "null"], "items": {"type": "string"}},
-            "language": {"enum": ["en", "fr", null]},
-            "units": {"type": ["integer", "null"], "minimum": 0, "maximum": crate::core::units::MAX_UNITS},
-            "several_orders": {"type": ["boolean", "null"]},
-        },
-    })
+    let mut properties = organization_fields();
+    properties["name"] = serde_json::json!({"type": "string", "minLength": 1});
+    properties["units"] = serde_json::json!({
+        "type": ["integer", "null"], "minimum": 0, "maximum": crate::core::units::MAX_UNITS,
+    });
+    json_schema!({"type": "object", "required": ["name"], "properties": properties})
+}
+
+fn organization_change(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "properties": organization_fields()})
 }
 
 fn units(_: &mut SchemaGenerator) -> Schema {
@@ -601,6 +700,7 @@ fn auto_image_fields() -> serde_json::Value {
     serde_json::json!({
         "configuration": {"type": ["string", "null"]},
         "public": {"type": ["boolean", "null"]},
+        "paused": {"type": ["boolean", "null"]},
         "every_days": {"type": ["integer", "null"], "minimum": 1, "maximum": crate::core::auto_image::MAX_DAYS},
     })
 }

@@ -20,6 +20,8 @@ pub(super) fn routes() -> Router<Scheduler> {
         .route("/me", get(me))
         .route("/users", get(users).post(create))
         .route("/me/password", post(change_password))
+        .route("/users/{id}", get(one))
+        .route("/users/{id}/update", post(update))
         .route("/users/{id}/disable", post(disable))
         .route("/users/{id}/enable", post(enable))
         .route("/users/{id}/password", post(reset_password))
@@ -128,4 +130,21 @@ async fn disable(
     Id(id): Id<ObjectId>,
 ) -> Result<Json<UserView>, ApiError> {
     Ok(Json(scheduler.disable_user(&caller, id).await?))
+}
+
+async fn one(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+) -> Result<Json<UserView>, ApiError> {
+    Ok(Json(scheduler.user(&caller, id)?))
+}
+
+async fn update(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ObjectId>,
+    body: Body,
+) -> Result<Json<UserView>, ApiError> {
+    Ok(Json(scheduler.update_user(&caller, id, body.json).await?))
 }

@@ -55,6 +55,9 @@ pub(crate) struct AutoImage {
     pub(crate) failure: Option<String>,
     /// The next build begins then.
     pub(crate) next_at: Timestamp,
+    /// Nothing is built until it goes on; what is served is served on.
+    #[serde(default)]
+    pub(crate) paused: bool,
 }
 
 /// What is to be done.
@@ -92,7 +95,7 @@ pub(crate) fn next(
             }
             Some(_) => {}
         }
-    } else if now >= auto.next_at {
+    } else if !auto.paused && now >= auto.next_at {
         return Step::Build;
     }
     let ends = current.filter(|order| order.status(now) == OrderStatus::Available);
@@ -162,6 +165,9 @@ pub struct AutoImageView {
     pub failure: Option<String>,
     /// The next build begins then.
     pub next_at: Timestamp,
+    /// Nothing is built until it goes on.
+    #[serde(default)]
+    pub paused: bool,
 }
 
 #[cfg(test)]
@@ -190,6 +196,7 @@ mod tests {
             failures: 0,
             failure: None,
             next_at: at(0),
+            paused: false,
         }
     }
 
@@ -224,6 +231,8 @@ mod tests {
         assert_eq!(auto.adopt(at(30)), Some(first.id), "what was served before is to end");
         auto.trigger(at(31));
         assert_eq!(next(&auto, None, None, at(31)), Step::Build, "on demand");
+        auto.paused = true;
+        assert_eq!(next(&auto, Some(&available(8, at(60))), None, at(31)), Step::Wait, "paused");
     }
 
     #[test]

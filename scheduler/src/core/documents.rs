@@ -104,6 +104,9 @@ pub struct WarehouseDocument {
     pub url: String,
     /// Keys that sign its indexes; empty until it was reached.
     pub keys: Vec<PublicKey>,
+    /// Added by staff, and not by the configuration of a scheduler.
+    #[serde(default)]
+    pub added: bool,
 }
 
 /// What an image is made from.

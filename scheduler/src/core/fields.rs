@@ -59,6 +59,19 @@ impl Fields {
         }
     }
 
+    /// True when the field is there, even as null.
+    pub(crate) fn has(&self, field: &str) -> bool {
+        self.0.contains_key(field)
+    }
+
+    /// What a change says of a field: nothing when it is left out, `Some(None)` when it is null.
+    pub(crate) fn changed<T: DeserializeOwned>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<Option<Option<T>>, InvalidField> {
+        if self.has(field) { self.optional(field).map(Some) } else { Ok(None) }
+    }
+
     /// The field, which must be there.
     pub(crate) fn required<T: DeserializeOwned>(&mut self, field: &'static str) -> Result<T, InvalidField> {
         self.optional(field)?.ok_or_else(|| InvalidField::new(field, "is missing"))

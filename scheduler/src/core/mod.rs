@@ -3,6 +3,7 @@
 
 pub mod account_hook;
 pub mod address;
+pub mod audit_filter;
 pub mod auto_image;
 pub(crate) mod blame;
 pub(crate) mod branding;
@@ -14,6 +15,7 @@ pub mod estimate;
 pub mod explain;
 pub(crate) mod facts;
 pub(crate) mod fields;
+pub mod health;
 pub(crate) mod homeassistant;
 pub(crate) mod lease;
 pub mod media;
@@ -29,3 +31,4 @@ pub(crate) mod throttle;
 pub(crate) mod token_keys;
 pub mod units;
 pub mod views;
+pub mod web_session;

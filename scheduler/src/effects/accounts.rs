@@ -107,6 +107,9 @@ impl Scheduler {
             tracing::debug!(%error, "a token is refused");
             SchedulerError::NotKnown
         })?;
+        if !self.session_counts(&claims)? {
+            return Err(SchedulerError::NotKnown);
+        }
         let caller = Principal::from_claims(claims, address.to_owned()).ok_or(SchedulerError::NotKnown)?;
         if caller.rights.is_some() {
             let mut uses = self.inner.key_uses.lock().expect("no holder panics");

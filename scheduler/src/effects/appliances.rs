@@ -36,6 +36,16 @@ impl Scheduler {
         })
     }
 
+    /// How many appliances of the caller's channels wait for approval: read by an index, for every page shows it.
+    ///
+    /// # Errors
+    /// `NotAllowed`.
+    pub fn waiting_appliances(&self, caller: &Principal) -> Result<usize, SchedulerError> {
+        caller.must(Action::Look)?;
+        let waiting = self.all::<Appliance>(Some(("waiting", "yes")))?;
+        Ok(waiting.iter().filter(|a| caller.sees_any(&a.channels)).count())
+    }
+
     /// One appliance.
     ///
     /// # Errors
@@ -145,6 +155,33 @@ impl Scheduler {
         self.page::<JoinTokenDocument, _>(page, None, true, |t| {
             caller.sees_any(&t.value.channels).then(|| JoinTokenView::from(&t.value))
         })
+    }
+
+    /// Ends a join token that nobody has used.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`, `Conflict` when it was used.
+    pub async fn revoke_join_token(
+        &self,
+        caller: &Principal,
+        id: ObjectId,
+    ) -> Result<JoinTokenView, SchedulerError> {
+        caller.must(Action::Enrol)?;
+        let decide = || {
+            let now = self.now();
+            let stored = self.inner.store.get::<JoinTokenDocument>(&id.to_string())?;
+            let stored = stored.filter(|t| caller.sees_any(&t.value.channels));
+            let stored = stored.ok_or(SchedulerError::NotFound("join token"))?;
+            if stored.value.used_by.is_some() {
+                let text = "this token was used: reject the appliance instead".to_owned();
+                return Err(SchedulerError::Conflict { code: "token_used", text });
+            }
+            let token = JoinTokenDocument { expires: stored.value.expires.min(now), ..stored.value.clone() };
+            let mut batch = self.audited(caller, "join-token.revoke", &id.to_string());
+            batch.update(&stored, &token);
+            Ok((Some(batch), token))
+        };
+        Ok(JoinTokenView::from(&self.change(decide).await?.0))
     }
 
     /// The record of a written card.

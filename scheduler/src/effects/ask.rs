@@ -46,6 +46,11 @@ impl Question {
         Self { method: "GET", url, body: None }
     }
 
+    /// Whether it would be there: the answer has no body.
+    pub(crate) fn head(url: String) -> Self {
+        Self { method: "HEAD", url, body: None }
+    }
+
     pub(crate) fn put(url: String, body: Value) -> Self {
         Self { method: "PUT", url, body: Some(body) }
     }

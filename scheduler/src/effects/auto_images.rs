@@ -28,7 +28,7 @@ impl Scheduler {
         found.filter(|a| caller.sees(&a.value.channel)).ok_or(SchedulerError::NotFound("auto-image"))
     }
 
-    /// Makes an auto-image from `{name, configuration, channel?, public?, every_days?}`; its first build begins at once.
+    /// Makes an auto-image from `{name, configuration, channel?, public?, every_days?, paused?}`; its first build begins at once.
     ///
     /// # Errors
     /// `NotAllowed`, `Invalid`, `Conflict` when the name is taken.
@@ -67,6 +67,7 @@ impl Scheduler {
             failures: 0,
             failure: None,
             next_at: now,
+            paused: false,
         };
         self.read_auto_image(caller, &mut auto, &mut fields)?;
         let unique = Unique { kind: "auto-image".into(), name: auto.name.to_string(), owner: auto.id };
@@ -95,6 +96,7 @@ impl Scheduler {
         self.configuration_of(caller, auto.configuration)
             .map_err(|_| InvalidField::new("configuration", "there is no such configuration"))?;
         auto.public = fields.optional("public")?.unwrap_or(auto.public);
+        auto.paused = fields.optional("paused")?.unwrap_or(auto.paused);
         auto.every_days = fields.optional("every_days")?.unwrap_or(auto.every_days);
         if !(1..=MAX_DAYS).contains(&auto.every_days) {
             return Err(InvalidField::new("every_days", format!("must be 1 to {MAX_DAYS}")).into());
@@ -168,6 +170,7 @@ impl Scheduler {
             failures: auto.failures,
             failure: auto.failure.clone(),
             next_at: auto.next_at,
+            paused: auto.paused,
         })
     }
 
@@ -195,7 +198,7 @@ impl Scheduler {
         self.view_auto_image(&auto)
     }
 
-    /// Changes `{configuration?, public?, every_days?}`; what is served stays until the next build.
+    /// Changes `{configuration?, public?, every_days?, paused?}`; what is served stays until the next build.
     ///
     /// # Errors
     /// `NotAllowed`, `NotFound`, `Invalid`.
@@ -216,7 +219,7 @@ impl Scheduler {
     /// Has it built now, whatever its schedule says and however often it failed.
     ///
     /// # Errors
-    /// `NotAllowed`, `NotFound`.
+    /// `NotAllowed`, `NotFound`, `Conflict` while it is paused.
     pub async fn trigger_auto_image(
         &self,
         caller: &Principal,
@@ -225,6 +228,10 @@ impl Scheduler {
         caller.must(Action::Order)?;
         let now = self.now();
         self.change_auto_image(caller, id, "auto-image.trigger", |auto| {
+            if auto.paused {
+                let text = "this auto-image is paused: let it go on first".to_owned();
+                return Err(SchedulerError::Conflict { code: "paused", text });
+            }
             auto.trigger(now);
             Ok(())
         })

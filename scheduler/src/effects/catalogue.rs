@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::idempotency::Once;
 use super::paging::PageRequest;
+use crate::core::audit_filter::AuditFilter;
 use crate::core::documents::{Audit, ChannelDocument, Story, Unique, WarehouseDocument};
 use crate::core::fields::{Fields, InvalidField};
 use crate::core::rights::{Action, Principal};
@@ -131,14 +132,24 @@ impl Scheduler {
     ///
     /// # Errors
     /// `NotAllowed`, `Invalid` for a wrong cursor.
-    pub fn audit(&self, caller: &Principal, page: &PageRequest) -> Result<Page<Audit>, SchedulerError> {
+    pub fn audit(
+        &self,
+        caller: &Principal,
+        filter: &AuditFilter,
+        page: &PageRequest,
+    ) -> Result<Page<Audit>, SchedulerError> {
         caller.must(Action::Administer)?;
-        self.page::<Audit, _>(page, None, true, |a| Some(a.value))
+        self.page::<Audit, _>(page, None, true, |a| filter.wants(&a.value).then_some(a.value))
     }
 }
 
 pub(crate) fn unique_slug(channel: &ChannelDocument) -> Unique {
     Unique { kind: "channel".into(), name: channel.slug.to_string(), owner: channel.id }
+}
+
+/// Something that is to be removed is needed.
+pub(crate) fn in_use(why: &str) -> SchedulerError {
+    SchedulerError::Conflict { code: "in_use", text: format!("this is in use: {why}") }
 }
 
 pub(crate) fn not_an_object() -> SchedulerError {

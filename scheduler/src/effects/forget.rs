@@ -8,8 +8,7 @@ use super::ask::{Answer as Answered, Question};
 use super::keys::still_matters;
 use super::users::{not_oneself, unique_name};
 use crate::core::documents::{
-    ApiKey, Audit, Configuration, FormerName, Grant, JoinTokenDocument, OrderRecipe, RefreshFamily, Story,
-    Unique, User,
+    ApiKey, Audit, Configuration, FormerName, Grant, JoinTokenDocument, OrderRecipe, Story, Unique, User,
 };
 use crate::core::order::{Order, Refusal};
 use crate::core::rights::{Action, Principal};
@@ -145,6 +144,17 @@ impl Scheduler {
         let stored = self.inner.store.get::<User>(&id.to_string())?;
         let user = stored.ok_or(SchedulerError::NotFound("user"))?.value;
         not_oneself(caller, &user)?;
+        self.forget_user(caller, id).await
+    }
+
+    /// As [`Scheduler::anonymise_user`], also for the caller itself.
+    pub(crate) async fn forget_user(
+        &self,
+        caller: &Principal,
+        id: ObjectId,
+    ) -> Result<UserView, SchedulerError> {
+        let stored = self.inner.store.get::<User>(&id.to_string())?;
+        let user = stored.ok_or(SchedulerError::NotFound("user"))?.value;
         if user.anonymised {
             return Ok(UserView::from(&user));
         }
@@ -156,11 +166,12 @@ impl Scheduler {
         }
         // First it is locked out, then the traces go, and last the name: broken off in between, it is simply done again.
         if !user.disabled {
-            self.disable_user(caller, id).await?;
+            self.lock_out(caller, id).await?;
         }
         let text = id.to_string();
         let new = format!("former-{}", &text[text.len() - 8..]);
         self.forget_name(&user.username, &new).await?;
+        self.forget_logins(&user).await?;
         let unusable = self.inner.passwords.hash(super::passwords::random_password()).await?;
         let decide = || {
             let stored = self.inner.store.get::<User>(&text)?;
@@ -174,7 +185,12 @@ impl Scheduler {
                 ..stored.value.clone()
             };
             let former = FormerName { name: stored.value.username.clone(), epoch: changed.epoch, at: now };
-            let mut batch = self.audited(caller, "user.anonymise", &text);
+            // Who forgets itself is not named again by the line that says so.
+            let mut by = caller.clone();
+            if by.sub == stored.value.username {
+                (by.sub, by.address) = (new.clone(), String::new());
+            }
+            let mut batch = self.audited(&by, "user.anonymise", &text);
             batch.update(&stored, &changed).put(&unique_name(&changed)).put(&former);
             Ok((Some(batch), changed))
         };
@@ -219,8 +235,7 @@ impl Scheduler {
             }
             Fate::of(own, line)
         })
-        .await?;
-        self.rewrite::<RefreshFamily>(None, |f| if f.sub == old { Fate::Goes } else { Fate::Stays }).await
+        .await
     }
 
     /// Looks at every document of a kind, or of an index value.

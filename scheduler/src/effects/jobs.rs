@@ -19,6 +19,7 @@ const JOBS: &[(&str, Duration, &str)] = &[
     ("auto-images", Duration::from_secs(2), "builds images that are due and serves what is built"),
     ("links", Duration::from_secs(2), "tells warehouses until when downloads are good"),
     ("warehouses", Duration::from_secs(5), "asks warehouses for their keys"),
+    ("reach", Duration::from_secs(30), "looks whether warehouses, downloads and workers are there"),
     ("keys", Duration::from_secs(60), "publishes keys and whose tokens ended"),
     ("api-keys", Duration::from_secs(60), "writes down when API keys were used"),
     ("catalogue", Duration::from_secs(60), "fetches the catalogue of content when it has become old"),
@@ -32,7 +33,7 @@ const JOBS: &[(&str, Duration, &str)] = &[
 ];
 
 /// Of several schedulers each runs these, the leader alone the others.
-const OF_EACH: [&str; 3] = ["keys", "api-keys", "catalogue"];
+const OF_EACH: [&str; 4] = ["reach", "keys", "api-keys", "catalogue"];
 
 /// One job, as the API shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -87,6 +88,7 @@ impl Scheduler {
             "auto-images" => self.tick_auto_images().await,
             "links" => self.tell_links().await,
             "warehouses" => self.ask_warehouses().await,
+            "reach" => self.look_around().await,
             "keys" => self.publish_keys(),
             "api-keys" => self.keep_key_uses().await,
             "catalogue" => self.refresh_catalogue().await,

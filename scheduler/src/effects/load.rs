@@ -72,6 +72,14 @@ impl Scheduler {
         Ok((Measured::new(images), Measured::new(cards.iter().map(|c| card_ms(&c.value)).collect())))
     }
 
+    /// Orders that wait for a creator, creators that are there, and cards that are wanted.
+    pub(crate) fn work_to_do(&self) -> Result<(usize, usize, u64), SchedulerError> {
+        let waiting = queue(&self.all::<Order>(Some(("shelf", "build")))?, self.now()).len();
+        let write = self.all::<Order>(Some(("shelf", "write")))?;
+        let wanted = write.iter().map(|o| u64::from(o.quantity - o.verified())).sum();
+        Ok((waiting, self.creators_for(|_| true), wanted))
+    }
+
     /// What waits, what is being made, who is there, and how long things took lately. Of the whole site, without a name:
     /// creators and slots serve several channels.
     ///

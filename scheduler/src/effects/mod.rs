@@ -14,6 +14,7 @@ pub(crate) mod bench;
 pub(crate) mod bench_records;
 pub(crate) mod board;
 pub(crate) mod catalogue;
+pub(crate) mod channels;
 pub(crate) mod claims;
 pub(crate) mod clock;
 pub(crate) mod commands;
@@ -42,6 +43,7 @@ pub(crate) mod outlook;
 pub(crate) mod paging;
 pub(crate) mod passwords;
 pub(crate) mod planner;
+pub(crate) mod reach;
 pub(crate) mod retained;
 pub(crate) mod shelf;
 pub(crate) mod simulation;
@@ -52,6 +54,7 @@ pub(crate) mod timers;
 pub(crate) mod tokens;
 pub(crate) mod users;
 pub(crate) mod warehouses;
+pub(crate) mod web_sessions;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -76,6 +79,8 @@ pub(crate) struct Inner {
     pub(crate) nonces: Mutex<join::Nonces>,
     pub(crate) picture: Mutex<Picture>,
     pub(crate) creators: Mutex<load::Creators>,
+    /// What was last seen of what lies outside.
+    pub(crate) seen: Mutex<crate::core::health::Seen>,
     pub(crate) jobs: jobs::Jobs,
     pub(crate) content: content::Content,
     pub(crate) live: live::Live,

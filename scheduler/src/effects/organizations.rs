@@ -5,10 +5,11 @@ use cardshop_protocol::ids::{Channel, ObjectId};
 use cardshop_protocol::token::Role;
 use serde_json::Value;
 
-use super::catalogue::not_an_object;
+use super::catalogue::{in_use, not_an_object};
 use super::idempotency::Once;
 use super::paging::PageRequest;
-use crate::core::documents::DEFAULT_CHANNEL;
+use crate::core::account_hook::AccountHook;
+use crate::core::documents::{DEFAULT_CHANNEL, User};
 use crate::core::fields::{Fields, InvalidField};
 use crate::core::order::{Note, Order};
 use crate::core::rights::{Action, Principal};
@@ -37,33 +38,123 @@ impl Scheduler {
             return Ok(answer);
         }
         let mut fields = Fields::new(body).ok_or_else(not_an_object)?;
-        let name = fields.text("name", MAX_NAME)?.ok_or_else(|| InvalidField::new("name", "is missing"))?;
-        let channel: Channel =
-            fields.optional("channel")?.unwrap_or_else(|| DEFAULT_CHANNEL.parse().expect("a slug"));
-        self.channel_by_slug(&channel)?
-            .ok_or_else(|| InvalidField::new("channel", format!("there is no channel {channel}")))?;
-        let language = fields.text("language", 2)?.unwrap_or_else(|| "en".into());
-        if !["en", "fr"].contains(&language.as_str()) {
-            return Err(InvalidField::new("language", "must be en or fr").into());
-        }
-        let units = fields.optional("units")?.unwrap_or(0);
-        if units > MAX_UNITS {
-            return Err(InvalidField::new("units", format!("must be at most {MAX_UNITS}")).into());
-        }
-        let warehouses = self.read_warehouses("warehouses", &mut fields)?.unwrap_or_default();
-        let organization = Organization {
+        let mut organization = Organization {
             id: self.next_id(),
-            name,
-            channel,
-            warehouses: warehouses.iter().map(|w| w.id).collect(),
-            language,
-            units,
-            several_orders: fields.optional("several_orders")?.unwrap_or(false),
+            name: String::new(),
+            channel: DEFAULT_CHANNEL.parse().expect("a slug"),
+            warehouses: Vec::new(),
+            language: "en".into(),
+            units: fields.optional("units")?.unwrap_or(0),
+            several_orders: false,
             created: self.now(),
         };
+        if organization.units > MAX_UNITS {
+            return Err(InvalidField::new("units", format!("must be at most {MAX_UNITS}")).into());
+        }
+        self.read_organization(&mut organization, &mut fields)?;
         let mut batch = self.audited(caller, "organization.create", &organization.id.to_string());
         batch.create(&organization);
         self.apply_once(batch, once, organization, |_| None).await
+    }
+
+    /// What may be changed later too.
+    fn read_organization(
+        &self,
+        organization: &mut Organization,
+        fields: &mut Fields,
+    ) -> Result<(), SchedulerError> {
+        if let Some(name) = fields.text("name", MAX_NAME)? {
+            organization.name = name;
+        }
+        if organization.name.is_empty() {
+            return Err(InvalidField::new("name", "is missing").into());
+        }
+        if let Some(channel) = fields.optional::<Channel>("channel")? {
+            organization.channel = channel;
+        }
+        let channel = &organization.channel;
+        self.channel_by_slug(channel)?
+            .ok_or_else(|| InvalidField::new("channel", format!("there is no channel {channel}")))?;
+        if let Some(language) = fields.text("language", 2)? {
+            organization.language = language;
+        }
+        if !["en", "fr"].contains(&organization.language.as_str()) {
+            return Err(InvalidField::new("language", "must be en or fr").into());
+        }
+        if let Some(warehouses) = self.read_warehouses("warehouses", fields)? {
+            organization.warehouses = warehouses.iter().map(|w| w.id).collect();
+        }
+        if let Some(several) = fields.optional("several_orders")? {
+            organization.several_orders = several;
+        }
+        Ok(())
+    }
+
+    fn stored_organization(&self, id: ObjectId) -> Result<Stored<Organization>, SchedulerError> {
+        let found = self.inner.store.get::<Organization>(&id.to_string())?;
+        found.ok_or(SchedulerError::NotFound("organization"))
+    }
+
+    /// One organization.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`.
+    pub fn organization(&self, caller: &Principal, id: ObjectId) -> Result<Organization, SchedulerError> {
+        caller.must(Action::Administer)?;
+        Ok(self.stored_organization(id)?.value)
+    }
+
+    /// Changes `{name?, channel?, warehouses?, language?, several_orders?}`. Its people keep the channels they have.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`, `Invalid`.
+    pub async fn update_organization(
+        &self,
+        caller: &Principal,
+        id: ObjectId,
+        body: Value,
+    ) -> Result<Organization, SchedulerError> {
+        caller.must(Action::Administer)?;
+        let decide = || {
+            let stored = self.stored_organization(id)?;
+            let mut organization = stored.value.clone();
+            let mut fields = Fields::new(body.clone()).ok_or_else(not_an_object)?;
+            self.read_organization(&mut organization, &mut fields)?;
+            let mut batch = self.audited(caller, "organization.update", &id.to_string());
+            batch.update(&stored, &organization);
+            Ok((Some(batch), organization))
+        };
+        Ok(self.change(decide).await?.0)
+    }
+
+    /// Removes an organization that nobody belongs to any more. Its units go with it; orders of it that have ended stay.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`, `Conflict` while something belongs to it.
+    pub async fn delete_organization(
+        &self,
+        caller: &Principal,
+        id: ObjectId,
+    ) -> Result<Organization, SchedulerError> {
+        caller.must(Action::Administer)?;
+        let decide = || {
+            let stored = self.stored_organization(id)?;
+            let users = self.all::<User>(None)?;
+            let users = users.iter().filter(|u| u.organization == Some(id) && !u.anonymised).count();
+            let hooks = self.all::<AccountHook>(None)?;
+            let hooks = hooks.iter().filter(|h| h.organization == Some(id) && h.revoked.is_none()).count();
+            let orders = self.all::<Order>(Some(("open-of", &id.to_string())))?.len();
+            if users + hooks + orders > 0 {
+                let why =
+                    format!("{users} users, {orders} open orders and {hooks} account hooks belong to it");
+                return Err(in_use(&why));
+            }
+            let mut batch = self.audited(caller, "organization.delete", &id.to_string());
+            // Held to the version whose units were looked at.
+            batch.update(&stored, &stored.value).remove::<Organization>(&id.to_string());
+            Ok((Some(batch), stored.value))
+        };
+        Ok(self.change(decide).await?.0)
     }
 
     /// All organizations for staff, the own one for others.
@@ -97,8 +188,7 @@ impl Scheduler {
         let add: i64 = fields.required("add")?;
         let reason = fields.text("reason", MAX_REASON)?.map(|r| format!(": {r}")).unwrap_or_default();
         let decide = || {
-            let stored = self.inner.store.get::<Organization>(&id.to_string())?;
-            let stored = stored.ok_or(SchedulerError::NotFound("organization"))?;
+            let stored = self.stored_organization(id)?;
             let units = stored.value.units.checked_add_signed(add).filter(|units| *units <= MAX_UNITS);
             let units = units.ok_or_else(|| {
                 InvalidField::new("add", format!("would leave less than 0 or more than {MAX_UNITS}"))

@@ -104,6 +104,7 @@ impl Scheduler {
             nonces: Mutex::new(Nonces::default()),
             picture: Mutex::new(Picture::default()),
             creators: Mutex::default(),
+            seen: Mutex::default(),
             jobs: Jobs::default(),
             content: Content::default(),
             live: Live::new(started),
@@ -135,6 +136,11 @@ impl Scheduler {
         scheduler.publish_keys()?;
         scheduler.show_site()?;
         Ok((scheduler, login))
+    }
+
+    /// Where people reach the site, no slash at the end.
+    pub fn public_url(&self) -> &str {
+        &self.inner.config.public_url
     }
 
     /// The store was damaged and is whole again: somebody should look at the disk.

@@ -13,6 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use crate::core::documents::{Appliance, Idempotent, RefreshFamily, UsedLink};
 use crate::core::order::{Input, Order, OrderStatus};
 use crate::core::token_keys::{TokenKey, is_over};
+use crate::core::web_session::WebSession;
 use crate::store::{Batch, Document, Select};
 use crate::{Scheduler, SchedulerError};
 
@@ -38,7 +39,7 @@ async fn run_warehouses(scheduler: &Scheduler, mut stop: watch::Receiver<bool>) 
             _ = look.tick() => {}
             _ = stop.changed() => return,
         }
-        scheduler.run_due(&["links", "warehouses", "catalogue"]).await;
+        scheduler.run_due(&["links", "warehouses", "catalogue", "reach"]).await;
     }
 }
 
@@ -131,6 +132,7 @@ impl Scheduler {
         self.free_former_names().await?;
         self.clear::<UsedLink>(|d| d.expires < now).await?;
         self.clear::<TokenKey>(|key| is_over(key, now)).await?;
+        self.clear::<WebSession>(|d| d.until(d.seen) < now).await?;
         self.clear::<RefreshFamily>(|d| d.expires < now).await
     }
 

@@ -37,7 +37,13 @@ pub(crate) struct Subject {
 
 impl Scheduler {
     pub(crate) fn access_token(&self, subject: Subject, now: Timestamp) -> String {
+        self.token_named(subject, now, self.next_id().to_string()).0
+    }
+
+    /// An access token with this id, and its end.
+    pub(crate) fn token_named(&self, subject: Subject, now: Timestamp, jti: String) -> (String, Timestamp) {
         let end = now + ACCESS_LIFE;
+        let end = subject.until.map_or(end, |until| until.min(end));
         let claims = Claims {
             iss: ISSUER.into(),
             sub: subject.sub,
@@ -45,12 +51,12 @@ impl Scheduler {
             channel: subject.channels,
             scope: subject.scope,
             epoch: subject.epoch,
-            jti: self.next_id().to_string(),
+            jti,
             iat: now.as_secs(),
-            exp: subject.until.map_or(end, |until| until.min(end)).as_secs(),
+            exp: end.as_secs(),
             signed_by: None,
         };
-        self.inner.keys.sign(&claims, now)
+        (self.inner.keys.sign(&claims, now), end)
     }
 
     /// A token of `user` for one purpose. A new password of the user ends it.

@@ -7,7 +7,7 @@ use cardshop_protocol::time::Timestamp;
 use cardshop_protocol::token::Role;
 use std::time::Duration;
 
-use super::catalogue::channel_list;
+use super::catalogue::{channel_list, not_an_object};
 use super::idempotency::Once;
 use super::paging::PageRequest;
 use super::passwords::random_password;
@@ -62,11 +62,21 @@ impl NewUser {
 
     fn check(&self) -> Result<(), InvalidField> {
         check_username("username", &self.username)?;
-        if matches!(self.role, Role::Scheduler | Role::Appliance) {
-            return Err(InvalidField::new("role", "must be staff, manager, operator, creator or integrator"));
-        }
-        Ok(())
+        check_role(self.role)
     }
+}
+
+/// What a user may be.
+fn check_role(role: Role) -> Result<(), InvalidField> {
+    if matches!(role, Role::Scheduler | Role::Appliance) {
+        return Err(InvalidField::new("role", "must be staff, manager, operator, creator or integrator"));
+    }
+    Ok(())
+}
+
+/// No channels mean all of them.
+fn works_for_all(role: Role) -> bool {
+    matches!(role, Role::Staff | Role::Creator)
 }
 
 /// An e-mail address, as far as a text can tell: a letter to it tells the rest.
@@ -127,13 +137,10 @@ impl Scheduler {
                 new.channels = vec![found.value.channel];
             }
         }
-        if new.channels.is_empty() && !matches!(new.role, Role::Staff | Role::Creator) {
+        if new.channels.is_empty() && !works_for_all(new.role) {
             new.channels = vec![DEFAULT_CHANNEL.parse().expect("a slug")];
         }
-        for channel in &new.channels {
-            self.channel_by_slug(channel)?
-                .ok_or_else(|| InvalidField::new("channels", format!("there is no channel {channel}")))?;
-        }
+        self.must_be_channels(&new.channels)?;
         let password = self.inner.passwords.hash(new.password).await?;
         let user = User {
             id: self.next_id(),
@@ -357,6 +364,112 @@ impl Scheduler {
             Ok(Tokens::Ended)
         })
         .await
+    }
+
+    /// One user.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`.
+    pub fn user(&self, caller: &Principal, id: ObjectId) -> Result<UserView, SchedulerError> {
+        caller.must(Action::Administer)?;
+        let found = self.inner.store.get::<User>(&id.to_string())?;
+        found.map(|u| UserView::from(&u.value)).ok_or(SchedulerError::NotFound("user"))
+    }
+
+    /// Changes `{role?, channels?, organization?, email?}`: what is left out stays, null takes it away. Another role or other
+    /// channels end the user's tokens, which name them.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `NotFound`, `Invalid`, `Conflict` for the caller's own role and channels.
+    pub async fn update_user(
+        &self,
+        caller: &Principal,
+        id: ObjectId,
+        body: serde_json::Value,
+    ) -> Result<UserView, SchedulerError> {
+        caller.must(Action::Administer)?;
+        self.change_user(caller, "user.update", id, |user| {
+            let before = user.clone();
+            let mut fields = Fields::new(body.clone()).ok_or_else(not_an_object)?;
+            if fields.has("email") {
+                user.email = read_email(&mut fields)?;
+            }
+            if let Some(organization) = fields.changed::<ObjectId>("organization")? {
+                self.must_be_there(organization)?;
+                user.organization = organization;
+            }
+            user.role = fields.optional("role")?.unwrap_or(user.role);
+            check_role(user.role)?;
+            if fields.has("channels") {
+                user.channels = channel_list(&mut fields, "channels")?.unwrap_or_default();
+                self.must_be_channels(&user.channels)?;
+            }
+            if user.channels.is_empty() && !works_for_all(user.role) {
+                user.channels = vec![DEFAULT_CHANNEL.parse().expect("a slug")];
+            }
+            let rights = (user.role, &user.channels) != (before.role, &before.channels);
+            if rights {
+                not_oneself(caller, user)?;
+                return Ok(Tokens::Ended);
+            }
+            let same = (user.organization, &user.email) == (before.organization, &before.email);
+            Ok(if same { Tokens::Unchanged } else { Tokens::Kept })
+        })
+        .await
+    }
+
+    fn must_be_there(&self, organization: Option<ObjectId>) -> Result<(), SchedulerError> {
+        let Some(id) = organization else { return Ok(()) };
+        let found = self.inner.store.get::<Organization>(&id.to_string())?;
+        found
+            .map(|_| ())
+            .ok_or_else(|| InvalidField::new("organization", "there is no such organization").into())
+    }
+
+    fn must_be_channels(&self, channels: &[Channel]) -> Result<(), SchedulerError> {
+        for channel in channels {
+            self.channel_by_slug(channel)?
+                .ok_or_else(|| InvalidField::new("channels", format!("there is no channel {channel}")))?;
+        }
+        Ok(())
+    }
+
+    /// Ends a user's tokens, and nothing else.
+    pub(crate) async fn end_tokens(
+        &self,
+        caller: &Principal,
+        action: &str,
+        id: ObjectId,
+    ) -> Result<UserView, SchedulerError> {
+        self.change_user(caller, action, id, |_| Ok(Tokens::Ended)).await
+    }
+
+    /// Locks a user out, whoever asks.
+    pub(crate) async fn lock_out(
+        &self,
+        caller: &Principal,
+        id: ObjectId,
+    ) -> Result<UserView, SchedulerError> {
+        self.change_user(caller, "user.disable", id, |user| {
+            Ok(if std::mem::replace(&mut user.disabled, true) { Tokens::Unchanged } else { Tokens::Ended })
+        })
+        .await
+    }
+
+    /// Somebody of the staff has to stay who may log in.
+    ///
+    /// # Errors
+    /// `Conflict` for the last.
+    pub(crate) fn must_leave_staff(&self, user: &User) -> Result<(), SchedulerError> {
+        let now = self.now();
+        let others = self.all::<User>(None)?;
+        let mut others =
+            others.iter().filter(|u| u.role == Role::Staff && u.is_active(now) && u.id != user.id);
+        if user.role != Role::Staff || others.next().is_some() {
+            return Ok(());
+        }
+        let text = "this is the last account of the staff: make another first".to_owned();
+        Err(SchedulerError::Conflict { code: "last_of_staff", text })
     }
 
     /// Applies `change`, and ends the user's tokens when it says so.

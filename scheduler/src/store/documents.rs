@@ -1,5 +1,7 @@
 //! How each kind of document is named and found in the store.
 
+use cardshop_protocol::api::Membership;
+
 use super::Document;
 use super::upgrade::Kind;
 use crate::core::account_hook::AccountHook;
@@ -15,12 +17,14 @@ use crate::core::order::Order;
 use crate::core::task_log::TaskLog;
 use crate::core::token_keys::TokenKey;
 use crate::core::units::Organization;
+use crate::core::web_session::WebSession;
 
-/// `kind, type, id; index…`
+/// `kind, type, id; index… , schema N`: a new index is a new schema, so that what is kept gets it at the next start.
 macro_rules! document {
-    ($kind:literal, $type:ty, |$doc:ident| $id:expr $(, $index:expr)?) => {
+    ($kind:literal, $type:ty, |$doc:ident| $id:expr $(, $index:expr $(, schema $schema:literal)?)?) => {
         impl Document for $type {
             const KIND: &'static str = $kind;
+            $($(const SCHEMA: u32 = $schema;)?)?
             fn id(&self) -> String {
                 let $doc = self;
                 $id
@@ -48,7 +52,16 @@ document!("warehouse", WarehouseDocument, |d| d.id.to_string());
 document!("address", Address, |d| d.id.to_string());
 document!("configuration", Configuration, |d| d.id.to_string());
 document!("recipe", OrderRecipe, |d| d.order.to_string());
-document!("appliance", Appliance, |d| d.id.to_string());
+document!(
+    "appliance",
+    Appliance,
+    |d| d.id.to_string(),
+    {
+        let waiting = (d.state == Membership::Pending).then(|| ("waiting", "yes".into()));
+        waiting.into_iter().collect()
+    },
+    schema 2
+);
 document!("join-token", JoinTokenDocument, |d| d.id.to_string());
 document!("api-key", ApiKey, |d| d.id.to_string(), {
     let revoked = d.revoked.map(|_| ("revoked", "yes".into()));
@@ -56,6 +69,7 @@ document!("api-key", ApiKey, |d| d.id.to_string(), {
 });
 document!("family", RefreshFamily, |d| d.id.to_string());
 document!("former-name", FormerName, |d| d.name.clone());
+document!("web-session", WebSession, |d| d.id.to_string(), vec![("user", d.user.to_string())]);
 document!("auto-image", AutoImage, |d| d.id.to_string());
 document!("account-hook", AccountHook, |d| d.id.to_string());
 document!("maintenance", Maintenance, |_d| "site".to_owned());
@@ -108,6 +122,7 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind::of::<ApiKey>(),
     Kind::of::<RefreshFamily>(),
     Kind::of::<FormerName>(),
+    Kind::of::<WebSession>(),
     Kind::of::<AutoImage>(),
     Kind::of::<AccountHook>(),
     Kind::of::<Maintenance>(),
@@ -135,6 +150,8 @@ mod tests {
     #[test]
     fn every_kind_of_document_is_upgraded_at_start() {
         let source = include_str!("documents.rs");
+        // One that takes several lines has its name on the second.
+        let source = source.replace("document!(\n    \"", "document!(\"");
         let named = source.lines().filter_map(|line| line.strip_prefix("document!(\"")?.split('"').next());
         assert!(named.eq(KINDS.iter().map(|kind| kind.name)));
     }

@@ -77,16 +77,22 @@ impl Walk {
     }
 
     async fn people(&mut self) {
-        let channel = json!({"slug": "north"});
-        self.make("/channels", channel).await;
+        let channel = self.make("/channels", json!({"slug": "north"})).await;
+        self.post("/channels/{id}/update", &[&channel], json!({"sender_name": "The Shop"})).await;
+        self.post("/channels/{id}/delete", &[&channel], json!({})).await;
+        let warehouse = self.make("/warehouses", json!({"url": "http://127.0.0.1:3/"})).await;
+        self.post("/warehouses/{id}/delete", &[&warehouse], json!({})).await;
         let organization = self.make("/organizations", json!({"name": "School"})).await;
         self.post("/organizations/{id}/units", &[&organization], json!({"add": 5})).await;
+        self.post("/organizations/{id}/update", &[&organization], json!({"name": "College"})).await;
+        self.post("/organizations/{id}/delete", &[&organization], json!({})).await;
         let user = self.make("/users", json!({"username": "eve", "role": "manager"})).await;
         for (act, body) in [
             ("invite", json!({})),
             ("reset", json!({})),
             ("password", json!({"password": PASSWORD})),
             ("expiry", json!({"expires": "2100-01-01T00:00:00Z"})),
+            ("update", json!({"role": "operator"})),
             ("disable", json!({})),
             ("enable", json!({})),
             ("anonymise", json!({})),
@@ -145,7 +151,8 @@ impl Walk {
     }
 
     async fn bench(&mut self) {
-        self.make("/join-tokens", json!({})).await;
+        let token = self.make("/join-tokens", json!({})).await;
+        self.post("/join-tokens/{id}/revoke", &[&token], json!({})).await;
         let order = self.site.order(&self.site.admin, json!({"quantity": 1})).await;
         let creator = self.site.login("maker", PASSWORD).await;
         self.site.create_image(&creator, 1 << 20).await;
@@ -180,17 +187,31 @@ impl Walk {
         let before = self.lines().await.len();
         let change = json!({"old": PASSWORD, "new": "another password"});
         self.site.made("/me/password", &ada, change).await;
+        let ada = self.site.login("ada", "another password").await;
+        self.site.made("/me/sessions/end", &ada, json!({"password": "another password"})).await;
         let (_, users) = self.site.get("/users", &self.site.admin).await;
         let ada = users["items"].as_array().unwrap().iter().find(|u| u["username"] == "ada").unwrap();
         let path = format!("/users/{}/reset", ada["id"].as_str().unwrap());
         let reset = self.site.made(&path, &self.site.admin, json!({})).await;
         let set = json!({"token": reset["token"], "password": PASSWORD});
         self.site.made("/auth/password", "", set).await;
+        let ada = self.site.login("ada", PASSWORD).await;
+        let gone = self.site.made("/me/delete", &ada, json!({"password": PASSWORD})).await;
+        let former = &gone["username"];
         let lines = self.lines().await;
         let told: Vec<_> = lines[..lines.len() - before].iter().map(|l| (&l["who"], &l["action"])).collect();
-        assert!(told.contains(&(&json!("ada"), &json!("user.change-password"))), "{told:?}");
-        assert!(told.contains(&(&json!("ada"), &json!("user.password-by-link"))), "{told:?}");
-        self.walked.extend(["/me/password", "/auth/password"].map(str::to_owned));
+        let own = [
+            "user.change-password",
+            "user.end-sessions",
+            "user.password-by-link",
+            "user.disable",
+            "user.anonymise",
+        ];
+        for action in own {
+            assert!(told.contains(&(former, &json!(action))), "{action}: {told:?}");
+        }
+        let walked = ["/me/password", "/auth/password", "/me/sessions/end", "/me/delete"];
+        self.walked.extend(walked.map(str::to_owned));
     }
 }
 

@@ -120,7 +120,7 @@ fn wrong_query(random: &mut Random, operation: &Operation) -> String {
         .query
         .iter()
         .map(|(name, _)| *name)
-        .filter(|name| !["search", "language"].contains(name))
+        .filter(|name| !["search", "language", "who", "action", "object"].contains(name))
         .collect();
     let name = *random.one(&strict);
     let value = match name {

@@ -65,6 +65,9 @@ pub(super) struct Objects {
     organization: String,
     auto_image: String,
     account_hook: String,
+    channel: String,
+    warehouse: String,
+    join_token: String,
 }
 
 pub(super) async fn objects(site: &Site) -> Objects {
@@ -89,6 +92,7 @@ pub(super) async fn objects(site: &Site) -> Objects {
     let user = json!({"username": "somebody", "password": super::PASSWORD, "role": "integrator"});
     let auto_image = json!({"name": "wiki", "configuration": view["configuration"]});
     let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let first = |list: (StatusCode, Value)| text(&list.1["items"][0]["id"]);
     Objects {
         order: order.to_string(),
         appliance: bench.id.to_string(),
@@ -102,6 +106,9 @@ pub(super) async fn objects(site: &Site) -> Objects {
         ),
         auto_image: text(&site.made("/auto-images", &manager, auto_image).await["id"]),
         account_hook: text(&site.made("/account-hooks", &site.admin, json!({"name": "web"})).await["id"]),
+        channel: first(site.get("/channels", &manager).await),
+        warehouse: first(site.get("/warehouses", &manager).await),
+        join_token: text(&site.made("/join-tokens", &manager, json!({})).await["id"]),
         api_key: text(&site.made("/api-keys", &manager, json!({"name": "shop"})).await["id"]),
     }
 }
@@ -118,6 +125,9 @@ impl Objects {
             "account-hooks" => &self.account_hook,
             "organizations" => &self.organization,
             "api-keys" => &self.api_key,
+            "channels" => &self.channel,
+            "warehouses" => &self.warehouse,
+            "join-tokens" => &self.join_token,
             "configurations" => &self.configuration,
             "appliances" => &self.appliance,
             "addresses" => &self.address,

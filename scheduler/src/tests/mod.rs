@@ -23,6 +23,7 @@ mod openapi;
 mod orders;
 mod people;
 mod site;
+mod staff;
 mod tokens;
 mod units;
 

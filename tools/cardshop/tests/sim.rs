@@ -19,7 +19,10 @@ fn a_life_is_told_with_its_digest_and_the_command_that_lives_it_again() {
     let (code, told) = sim(&words);
     assert_eq!(code, Some(0), "{told:?}");
     let life = &told[0];
-    assert!(life["event"] == "life" && life["wrong"].is_null() && life["cards"].as_u64().unwrap() > 0, "{life}");
+    assert!(
+        life["event"] == "life" && life["wrong"].is_null() && life["cards"].as_u64().unwrap() > 0,
+        "{life}"
+    );
     let again = life["command"].as_str().unwrap().strip_prefix("cardshop sim ").unwrap().to_owned();
     let again: Vec<&str> = again.split(' ').collect();
     assert_eq!(sim(&again).1[0]["digest"], life["digest"], "in another process, too");
