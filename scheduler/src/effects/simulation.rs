@@ -221,6 +221,7 @@ impl Scheduler {
             epoch: 0,
             rights: None,
             expires: u64::MAX,
+            signed_by: None,
             address: "simulated".into(),
         }
     }

@@ -62,6 +62,7 @@ pub(super) fn claims(name: &str, role: Role) -> Claims {
         jti: String::new(),
         iat: 0,
         exp: u64::MAX,
+        signed_by: None,
     }
 }
 

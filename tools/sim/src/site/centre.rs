@@ -40,6 +40,7 @@ pub(super) fn config(data: &std::path::Path) -> Config {
         roots: RootCerts::WebPki,
         warehouses: vec![WAREHOUSE.into()],
         admin_password: Some("simulated password".into()),
+        catalogue: cardshop_scheduler::CatalogueConfig::default(),
         keeping: Keeping { backups: 0, ..Keeping::default() },
     }
 }

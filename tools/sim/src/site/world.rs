@@ -153,7 +153,7 @@ async fn furnish(
     let mut configurations = Vec::new();
     for n in 1..=CONFIGURATIONS {
         let body = json!({"name": format!("Library {n}"), "recipe": {"simulated": n}});
-        configurations.push(scheduler.create_configuration(&root, body, None).await?.id);
+        configurations.push(scheduler.create_configuration(&root, body, None).await?.configuration.id);
     }
     Ok(configurations)
 }
