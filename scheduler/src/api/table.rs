@@ -602,6 +602,7 @@ fn media_change(_: &mut SchemaGenerator) -> Schema {
 fn user_fields() -> serde_json::Value {
     serde_json::json!({
         "email": {"type": ["string", "null"]},
+        "links_only": {"type": ["boolean", "null"]},
         "role": {"enum": ["staff", "manager", "operator", "creator", "integrator"]},
         "channels": slug_list(),
         "organization": {"type": ["string", "null"]},

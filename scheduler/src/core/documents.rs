@@ -34,6 +34,9 @@ pub(crate) struct User {
     /// Its name is made up: who it was is forgotten.
     #[serde(default)]
     pub(crate) anonymised: bool,
+    /// It orders downloads and no cards.
+    #[serde(default)]
+    pub(crate) links_only: bool,
     /// Which account hook made it, and may move its end.
     #[serde(default)]
     pub(crate) hook: Option<ObjectId>,

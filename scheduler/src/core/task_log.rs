@@ -35,7 +35,7 @@ impl LogKind {
         [Self::Download, Self::Build, Self::Index, Self::Upload, Self::Write, Self::Verify];
 
     /// In a path, and in JSON.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Download => "download",
             Self::Build => "build",

@@ -376,6 +376,9 @@ pub struct UserView {
     /// May not log in after this.
     #[serde(default)]
     pub expires: Option<Timestamp>,
+    /// It orders downloads and no cards.
+    #[serde(default)]
+    pub links_only: bool,
     /// Who it was is forgotten.
     #[serde(default)]
     pub anonymised: bool,
@@ -394,6 +397,7 @@ impl From<&User> for UserView {
             email: user.email.clone(),
             disabled: user.disabled,
             expires: user.expires,
+            links_only: user.links_only,
             anonymised: user.anonymised,
             created: user.created,
         }

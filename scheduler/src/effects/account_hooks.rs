@@ -204,6 +204,7 @@ impl Scheduler {
             email: purchase.email.clone(),
             expires: Some(extended(None, purchase.days, now)),
             anonymised: false,
+            links_only: false,
             hook: Some(hook.id),
             disabled: false,
             epoch: 0,

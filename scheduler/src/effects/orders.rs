@@ -119,6 +119,7 @@ impl Scheduler {
         extend: impl FnOnce(&Order, &mut Batch),
     ) -> Result<OrderView, SchedulerError> {
         let (mut order, recipe) = self.read_order(caller, body)?;
+        self.must_take_cards(caller, order.kind)?;
         let mut notes = vec![Note {
             kind: "created",
             text: format!("{} ordered {} × {}.", caller.sub, order.quantity, order.name),
@@ -138,6 +139,17 @@ impl Scheduler {
             self.announce_order(&order);
         }
         Ok(view)
+    }
+
+    /// # Errors
+    /// `NotAllowed` for cards of an account that orders downloads only.
+    fn must_take_cards(&self, caller: &Principal, kind: OrderKind) -> Result<(), SchedulerError> {
+        let links_only = self.user_by_name(&caller.sub)?.is_some_and(|user| user.value.links_only);
+        if kind == OrderKind::Physical && links_only {
+            let text = "this account orders downloads and no cards: ask staff for the right";
+            return Err(SchedulerError::NotAllowed(text.into()));
+        }
+        Ok(())
     }
 
     fn read_order(&self, caller: &Principal, body: Value) -> Result<(Order, Value), SchedulerError> {

@@ -178,6 +178,7 @@ impl Scheduler {
             email: None,
             expires: None,
             anonymised: false,
+            links_only: false,
             hook: None,
             disabled: false,
             epoch: 0,

@@ -45,6 +45,8 @@ pub struct NewUser {
     pub email: Option<String>,
     /// It may not log in after this.
     pub expires: Option<Timestamp>,
+    /// It orders downloads and no cards.
+    pub links_only: bool,
 }
 
 impl NewUser {
@@ -57,6 +59,7 @@ impl NewUser {
             organization: fields.optional("organization")?,
             email: read_email(&mut fields)?,
             expires: fields.optional("expires")?,
+            links_only: fields.optional("links_only")?.unwrap_or(false),
         })
     }
 
@@ -152,6 +155,7 @@ impl Scheduler {
             email: new.email,
             expires: new.expires,
             anonymised: false,
+            links_only: new.links_only,
             hook: None,
             disabled: false,
             epoch: 0,
@@ -194,6 +198,7 @@ impl Scheduler {
                     email: None,
                     expires: None,
                     anonymised: false,
+                    links_only: false,
                     hook: None,
                     disabled: false,
                     epoch: 0,
@@ -376,7 +381,7 @@ impl Scheduler {
         found.map(|u| UserView::from(&u.value)).ok_or(SchedulerError::NotFound("user"))
     }
 
-    /// Changes `{role?, channels?, organization?, email?}`: what is left out stays, null takes it away. Another role or other
+    /// Changes `{role?, channels?, organization?, email?, links_only?}`: what is left out stays, null takes it away. Another role or other
     /// channels end the user's tokens, which name them.
     ///
     /// # Errors
@@ -398,6 +403,7 @@ impl Scheduler {
                 self.must_be_there(organization)?;
                 user.organization = organization;
             }
+            user.links_only = fields.optional("links_only")?.unwrap_or(user.links_only);
             user.role = fields.optional("role")?.unwrap_or(user.role);
             check_role(user.role)?;
             if fields.has("channels") {
@@ -412,7 +418,8 @@ impl Scheduler {
                 not_oneself(caller, user)?;
                 return Ok(Tokens::Ended);
             }
-            let same = (user.organization, &user.email) == (before.organization, &before.email);
+            let same = (user.organization, &user.email, user.links_only)
+                == (before.organization, &before.email, before.links_only);
             Ok(if same { Tokens::Unchanged } else { Tokens::Kept })
         })
         .await

@@ -70,6 +70,21 @@ async fn another_role_ends_a_users_tokens_and_nobody_changes_their_own() {
 }
 
 #[tokio::test]
+async fn an_account_without_the_right_to_cards_orders_downloads_only() {
+    let site = Site::new().await;
+    let user = json!({"username": "ada", "password": PASSWORD, "role": "manager", "links_only": true});
+    let id = text(&site.made("/users", &site.admin, user).await["id"]);
+    let ada = site.login("ada", PASSWORD).await;
+    let configuration = site.made("/configurations", &ada, json!({"name": "School", "recipe": {}})).await;
+    let order = |kind: &str| json!({"configuration": configuration["id"], "kind": kind});
+    let why = refused(&site, "/orders", &ada, order("physical"), "not_allowed").await;
+    assert!(why.contains("downloads"), "{why}");
+    site.made("/orders", &ada, order("virtual")).await;
+    site.made(&format!("/users/{id}/update"), &site.admin, json!({"links_only": false})).await;
+    site.made("/orders", &ada, order("physical")).await;
+}
+
+#[tokio::test]
 async fn a_channel_is_closed_or_removed_only_while_nothing_names_it() {
     let site = Site::new().await;
     let id = text(&site.made("/channels", &site.admin, json!({"slug": "north"})).await["id"]);
