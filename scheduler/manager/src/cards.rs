@@ -190,8 +190,7 @@ impl From<&CardView> for Line {
             cid: record.cid.clone().unwrap_or_default(),
             appliance: record.appliance.to_string(),
             slot: record.slot.to_string(),
-            // A spreadsheet would take what begins like a formula for one.
-            reader: record.reader.trim_start_matches(['=', '+', '-', '@', '\t']).to_owned(),
+            reader: no_formula(&record.reader),
             written_bytes: record.written_bytes,
             verified_bytes: record.verified_bytes,
             write_bps: record.write_bps,
@@ -202,7 +201,12 @@ impl From<&CardView> for Line {
     }
 }
 
-fn attachment(kind: &'static str, name: &'static str, body: Vec<u8>) -> Response {
+/// A spreadsheet would take what begins like a formula for one.
+pub(crate) fn no_formula(text: &str) -> String {
+    text.trim_start_matches(['=', '+', '-', '@', '\t']).to_owned()
+}
+
+pub(crate) fn attachment(kind: &'static str, name: &'static str, body: Vec<u8>) -> Response {
     let disposition = format!("attachment; filename=\"{name}\"");
     ([(header::CONTENT_TYPE, kind.to_owned()), (header::CONTENT_DISPOSITION, disposition)], body)
         .into_response()

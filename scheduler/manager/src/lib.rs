@@ -2,26 +2,32 @@
 //! tiles live. They call the functions of [`Scheduler`] that the API calls, with the rights of who is logged in;
 //! they decide nothing about orders. `cardshop up` and `demo` mount them beside the API.
 
+mod account;
 mod addresses;
+mod api;
 mod appliances;
 mod bench;
 mod cards;
 mod configurations;
+mod first;
 mod locale;
 mod login;
 mod media;
+mod office;
 mod orders;
 mod page;
+mod password;
 mod scan;
 mod session;
 mod statistics;
+mod status;
 mod tile;
 mod tv;
 mod words;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderValue, header};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -30,6 +36,14 @@ use cardshop_scheduler::Scheduler;
 /// Nothing but our own style, script and live stream; no frames, no inline code. **Source:** CSP Level 3.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
      img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Nothing of the machine: pages need a screen, keys and sound. **Source:** Permissions Policy.
+const PERMISSIONS_POLICY: &str = "accelerometer=(), bluetooth=(), camera=(), geolocation=(), gyroscope=(), hid=(), \
+     magnetometer=(), microphone=(), midi=(), payment=(), serial=(), usb=()";
+/// Half a year: a browser that was here once asks under TLS from then on. **Source:** RFC 6797.
+const STRICT_TRANSPORT: &str = "max-age=15768000";
+/// Largest form, bytes: as large as a body of the API.
+const MAX_FORM: usize = 512 * 1024;
 
 /// All pages. To be merged with [`Scheduler::router`] on one port.
 pub fn pages(scheduler: Scheduler) -> Router {
@@ -60,12 +74,23 @@ pub fn pages(scheduler: Scheduler) -> Router {
         .route("/screens/{id}", post(tv::revoke))
         .route("/tv", get(tv::page).post(tv::let_in))
         .route("/tv/live", get(tv::live))
+        .route("/account", get(account::page).post(account::act))
+        .route("/password", get(password::page).post(password::set))
+        .route("/first", get(first::page).post(first::act))
+        .route("/status", get(status::page))
+        .route("/status/{part}", get(status::part))
+        .route("/api", get(api::page))
+        .merge(office::routes())
+        .route("/static/log.js", get(|| asset("text/javascript", include_str!("../static/log.js"))))
+        .route("/static/password.js", get(|| asset("text/javascript", include_str!("../static/password.js"))))
         .route("/static/tv.js", get(|| asset("text/javascript", include_str!("../static/tv.js"))))
         .route("/static/office.js", get(|| asset("text/javascript", include_str!("../static/office.js"))))
         .route("/static/style.css", get(|| asset("text/css", include_str!("../static/style.css"))))
         .route("/static/live.js", get(|| asset("text/javascript", include_str!("../static/live.js"))))
+        .layer(DefaultBodyLimit::max(MAX_FORM))
+        .layer(middleware::from_fn_with_state(scheduler.clone(), session::keep_open))
         .layer(middleware::from_fn(session::refuse_foreign_posts))
-        .layer(middleware::from_fn(protect))
+        .layer(middleware::from_fn_with_state(scheduler.clone(), protect))
         .with_state(scheduler)
 }
 
@@ -96,13 +121,19 @@ async fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
 }
 
 /// Headers that every page has.
-async fn protect(request: Request, next: Next) -> Response {
+async fn protect(State(scheduler): State<Scheduler>, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let mut say = |name, text| headers.insert(name, HeaderValue::from_static(text));
+    say(header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY);
+    say(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    say(HeaderName::from_static("permissions-policy"), PERMISSIONS_POLICY);
+    say(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     // Not `no-referrer`: with it browsers send our own forms with `Origin: null`.
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    say(header::REFERRER_POLICY, "same-origin");
+    if session::is_encrypted(&scheduler) {
+        say(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
+    }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }

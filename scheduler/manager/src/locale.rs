@@ -46,7 +46,7 @@ fn asked_for(accept: &str) -> Option<Language> {
 }
 
 impl Locale {
-    fn of(headers: &HeaderMap) -> Self {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
         let accept = headers.get(header::ACCEPT_LANGUAGE).and_then(|v| v.to_str().ok());
         let language = cookie(headers, LANGUAGE_COOKIE)
             .and_then(Language::from_tag)
@@ -73,6 +73,12 @@ impl Locale {
     /// As [`Locale::moment`], or a dash.
     pub(crate) fn moment_or_dash(&self, moment: &Option<Timestamp>) -> String {
         moment.as_ref().map_or_else(|| "–".into(), |m| self.moment(m))
+    }
+
+    /// The last day before a moment that ends a day, as a field for dates wants it. **Source:** HTML, "valid date string".
+    pub(crate) fn day(&self, moment: Timestamp) -> String {
+        let before = Timestamp::from_ms(moment.as_ms().saturating_sub(1));
+        self.at(before).strftime("%Y-%m-%d").to_string()
     }
 
     /// The time on a wall clock.

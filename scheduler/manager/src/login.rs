@@ -3,15 +3,16 @@
 use askama::Template;
 use axum::Form;
 use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use cardshop_protocol::api::Login;
 use cardshop_scheduler::{Scheduler, SchedulerError};
 use serde::Deserialize;
 
+use crate::first;
 use crate::locale::{LANGUAGE_COOKIE, Locale, ZONE_COOKIE, zone};
 use crate::page::{After, InLanguage, Refused, Shell, back_to, show};
-use crate::session::{Address, Session, set_cookie};
+use crate::session::{Address, Agent, Session, end_cookie, make_cookie, set_cookie, token_of};
 use crate::words::{Language, Words};
 
 /// Preferences last a year, seconds.
@@ -37,12 +38,15 @@ pub(crate) async fn log_in(
     State(scheduler): State<Scheduler>,
     Address(address): Address,
     locale: Locale,
+    Agent(agent): Agent,
     Form(login): Form<Login>,
 ) -> Response {
-    match scheduler.login(&login.username, &login.password, &address).await {
-        Ok(pair) => {
-            let cookie = set_cookie(&pair.access_token, pair.expires_in);
-            ([(header::SET_COOKIE, cookie)], Redirect::to("/bench")).into_response()
+    match scheduler.begin_session(&login.username, &login.password, &address, &agent).await {
+        Ok(open) => {
+            let caller = scheduler.authenticate(&open.token, &address);
+            let is_new = caller.is_ok_and(|caller| first::is_new(&scheduler, &caller));
+            let page = if is_new { "/first" } else { "/bench" };
+            ([(header::SET_COOKIE, set_cookie(&scheduler, &open))], Redirect::to(page)).into_response()
         }
         Err(error) => {
             let w = locale.words;
@@ -56,8 +60,14 @@ pub(crate) async fn log_in(
     }
 }
 
-pub(crate) async fn log_out() -> Response {
-    ([(header::SET_COOKIE, set_cookie("", 0))], Redirect::to("/login")).into_response()
+pub(crate) async fn log_out(State(scheduler): State<Scheduler>, headers: HeaderMap) -> Response {
+    if let Some(token) = token_of(&headers)
+        && let Err(error) = scheduler.end_session(token).await
+    {
+        // Its cookie goes in any case, and without it nobody has the token.
+        tracing::error!(%error, "a session could not be ended");
+    }
+    ([(header::SET_COOKIE, end_cookie(&scheduler))], Redirect::to("/login")).into_response()
 }
 
 #[derive(Template)]
@@ -87,11 +97,13 @@ pub(crate) struct Preferences {
 }
 
 /// Keeps what is known; an unknown language or zone leaves the one before.
-pub(crate) async fn keep_preferences(Form(chosen): Form<Preferences>) -> Response {
+pub(crate) async fn keep_preferences(
+    State(scheduler): State<Scheduler>,
+    Form(chosen): Form<Preferences>,
+) -> Response {
     let keep = |name: &str, value: &str| {
         let life = if value.is_empty() { 0 } else { PREFERENCE_LIFE_S };
-        let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={life}");
-        (header::SET_COOKIE, cookie)
+        (header::SET_COOKIE, make_cookie(&scheduler, &format!("{name}={value}; Path=/"), "Lax", life))
     };
     let mut cookies = Vec::new();
     if Language::from_tag(&chosen.language).is_some() {

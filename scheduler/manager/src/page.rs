@@ -4,7 +4,7 @@
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
-use cardshop_protocol::api::{Membership, Page};
+use cardshop_protocol::api::Page;
 use cardshop_scheduler::core::rights::Action;
 use cardshop_scheduler::{PageRequest, Scheduler, SchedulerError};
 use serde::Deserialize;
@@ -28,8 +28,11 @@ pub(crate) struct Shell {
     pub(crate) may_ship: bool,
     pub(crate) may_enrol: bool,
     pub(crate) may_look: bool,
+    pub(crate) may_administer: bool,
     /// Appliances that wait for approval.
     pub(crate) waiting: usize,
+    /// The site is being maintained.
+    pub(crate) maintenance: bool,
     /// What the last form did.
     pub(crate) notice: String,
     /// The slot that was scanned last.
@@ -57,8 +60,7 @@ impl Shell {
         let may_enrol = principal.may(Action::Enrol);
         let mut waiting = 0;
         if may_enrol {
-            let appliances = all(|page| scheduler.appliances(principal, page))?;
-            waiting = appliances.iter().filter(|a| a.state == Membership::Pending).count();
+            waiting = scheduler.waiting_appliances(principal)?;
         }
         let w = session.locale.words;
         Ok(Self {
@@ -70,8 +72,10 @@ impl Shell {
             may_ship: principal.may(Action::Ship),
             may_enrol,
             may_look: principal.may(Action::Look),
+            may_administer: principal.may(Action::Administer),
             waiting,
             notice: said(w, &after.done).unwrap_or_default().to_owned(),
+            maintenance: scheduler.maintenance()?.on,
             scanned: after.slot.clone(),
         })
     }
@@ -102,7 +106,7 @@ fn said(w: &Words, key: &str) -> Option<&'static str> {
         "deleted" => w.done_deleted,
         "duplicated" => w.done_duplicated,
         "imported" => w.done_imported,
-        _ => return None,
+        key => return w.language.back().done(key),
     })
 }
 
@@ -178,6 +182,41 @@ impl IntoResponse for Refused {
 /// Draws a page.
 pub(crate) fn show(page: &impl Template) -> Html<String> {
     Html(page.render().expect("the template is complete at build time"))
+}
+
+/// Objects one look at a list goes through for what is asked for.
+const MAX_LOOKED_AT: usize = 5000;
+
+/// The next `count` objects of a list that are wanted, and where to go on. `id` is what cursors are made of.
+pub(crate) fn some<T>(
+    read: impl Fn(&PageRequest) -> Result<Page<T>, SchedulerError>,
+    cursor: &str,
+    count: usize,
+    wanted: impl Fn(&T) -> bool,
+    id: impl Fn(&T) -> String,
+) -> Result<(Vec<T>, Option<String>), SchedulerError> {
+    let mut found = Vec::new();
+    let mut request = PageRequest::first(AT_ONCE);
+    request.cursor = Some(cursor.to_owned()).filter(|c| !c.is_empty());
+    let mut looked_at = 0;
+    loop {
+        let page = read(&request)?;
+        looked_at += page.items.len();
+        for item in page.items {
+            if !wanted(&item) {
+                continue;
+            }
+            if found.len() == count {
+                let last = found.last().map(&id);
+                return Ok((found, last));
+            }
+            found.push(item);
+        }
+        request.cursor = page.next_cursor;
+        if request.cursor.is_none() || looked_at >= MAX_LOOKED_AT {
+            return Ok((found, request.cursor));
+        }
+    }
 }
 
 /// After a form: the page to look at, with what was done.

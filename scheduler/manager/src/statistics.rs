@@ -17,23 +17,23 @@ use crate::session::Session;
 use crate::words::Words;
 
 /// Width of a full bar in a picture, its own units.
-const FULL: f64 = 200.0;
+pub(crate) const FULL: f64 = 200.0;
 
 /// A row: a bar, and the numbers it stands for.
-struct Bar {
-    name: String,
+pub(crate) struct Bar {
+    pub(crate) name: String,
     /// Of `FULL`.
-    width: f64,
-    numbers: Vec<String>,
+    pub(crate) width: f64,
+    pub(crate) numbers: Vec<String>,
 }
 
 /// A picture with its table.
-struct Chart {
-    id: &'static str,
-    title: &'static str,
+pub(crate) struct Chart {
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
     /// Of the name and the numbers.
-    heads: Vec<&'static str>,
-    bars: Vec<Bar>,
+    pub(crate) heads: Vec<&'static str>,
+    pub(crate) bars: Vec<Bar>,
 }
 
 #[derive(Template)]

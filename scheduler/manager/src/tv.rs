@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::bench::{Bench, benches, stream};
 use crate::locale::Locale;
 use crate::page::{After, InLanguage, Refused, Shell, all, back_to, show};
-use crate::session::{Address, Session};
+use crate::session::{Address, Session, make_cookie};
 use crate::words::Words;
 
 const COOKIE: &str = "cardshop_tv";
@@ -70,7 +70,7 @@ pub(crate) async fn let_in(
     if !principal.is_ok_and(|p| may_only_watch(&p)) {
         return enter(&locale, StatusCode::UNAUTHORIZED);
     }
-    let cookie = format!("{COOKIE}={key}; Path=/tv; HttpOnly; SameSite=Strict; Max-Age={COOKIE_LIFE_S}");
+    let cookie = make_cookie(&scheduler, &format!("{COOKIE}={key}; Path=/tv"), "Strict", COOKIE_LIFE_S);
     ([(header::SET_COOKIE, cookie)], Redirect::to("/tv")).into_response()
 }
 

@@ -24,7 +24,7 @@ use crate::words::Words;
 const PER_PAGE: usize = 50;
 
 /// The states, in the order of an order's life.
-const STATUSES: [OrderStatus; 10] = [
+pub(crate) const STATUSES: [OrderStatus; 10] = [
     OrderStatus::Created,
     OrderStatus::Creating,
     OrderStatus::Ready,

@@ -2,8 +2,11 @@
 //! with `{name}` in it gets values by [`Words`]' methods; a test compares the names of all languages. It decides
 //! nothing else; `locale` chooses the language.
 
+mod back;
 mod en;
 mod fr;
+
+pub(crate) use back::Back;
 
 /// A language of the pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +35,14 @@ impl Language {
         match self {
             Self::English => &en::WORDS,
             Self::French => &fr::WORDS,
+        }
+    }
+
+    /// The texts of the back office.
+    pub(crate) fn back(self) -> &'static Back {
+        match self {
+            Self::English => &back::ENGLISH,
+            Self::French => &back::FRENCH,
         }
     }
 }
@@ -237,11 +248,15 @@ mod tests {
         names
     }
 
+    fn all(language: Language) -> Vec<(&'static str, &'static str)> {
+        language.words().all().into_iter().chain(language.back().all()).collect()
+    }
+
     #[test]
     fn every_language_has_every_text_with_the_same_values_in_it() {
-        let english = Language::English.words().all();
+        let english = all(Language::English);
         for language in Language::ALL {
-            for ((key, text), (_, model)) in language.words().all().into_iter().zip(&english) {
+            for ((key, text), (_, model)) in all(language).into_iter().zip(&english) {
                 assert!(!text.trim().is_empty(), "{key} in {}", language.tag());
                 assert_eq!(names(text), names(model), "{key} in {}", language.tag());
             }
@@ -250,7 +265,7 @@ mod tests {
 
     #[test]
     fn french_is_not_english() {
-        let (english, french) = (Language::English.words().all(), Language::French.words().all());
+        let (english, french) = (all(Language::English), all(Language::French));
         let same: Vec<_> =
             english.iter().zip(&french).filter(|(a, b)| a.1 == b.1).map(|(a, _)| a.0).collect();
         assert!(same.len() < english.len() / 10, "the same in both languages: {same:?}");
