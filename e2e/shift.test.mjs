@@ -40,8 +40,9 @@ const state = (name, word) => page.locator(`article[aria-label="${name}"][data-s
 const press = (name, button) => tile(name).getByRole("button", { name: button }).click();
 const notice = (text) => page.locator(".notice").getByText(text).waitFor();
 
-step("a new shop has a login, and nothing to do yet", async () => {
+step("a new shop has a login, five first minutes that can be skipped, and nothing to do yet", async () => {
   await logIn(page, shop);
+  await page.getByRole("link", { name: "Skip all, to the bench" }).click();
   await page.getByText("No appliance has reported a slot yet.").waitFor();
   await go("Appliances");
   await page.getByText("No appliance has joined yet.").waitFor();
