@@ -15,9 +15,9 @@ export async function openShop(...words) {
 }
 
 // Starts `cardshop up` with an empty data folder: a shop on its first day.
-export async function openNewShop() {
+export async function openNewShop(...words) {
   const folder = await mkdtemp(join(tmpdir(), "cardshop-e2e-"));
-  return start(folder, ["up", "--data", join(folder, "shop"), "--listen", "127.0.0.1:0", "--with-creator"]);
+  return start(folder, ["up", "--data", join(folder, "shop"), "--listen", "127.0.0.1:0", "--with-creator", ...words]);
 }
 
 async function start(folder, words) {

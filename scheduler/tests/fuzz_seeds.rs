@@ -10,4 +10,7 @@ mod seeds;
 #[test]
 fn nothing_the_fuzzer_kept_breaks_the_readers_of_the_scheduler() {
     seeds::replay("dump", checks::dump);
+    seeds::replay("configuration", checks::configuration);
+    seeds::replay("picture", checks::picture);
+    seeds::replay("address", checks::address);
 }

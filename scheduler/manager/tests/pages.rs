@@ -5,15 +5,20 @@
 mod shop;
 
 use axum::body::Body;
-use axum::http::{Response, StatusCode, header};
+use axum::http::{Request, Response, StatusCode, header};
 use serde_json::json;
 use tokio_stream::StreamExt;
 
-use shop::{HOST, Shop, text};
+use shop::{HOST, PASSWORD, Shop, text};
 
 /// Would run in whoever looks at it.
 const EVIL: &str = "<img src=x onerror=alert(1)>\"'";
 const ESCAPED: &str = "&#60;img src=x onerror=alert(1)&#62;&#34;&#39;";
+
+/// The same, as a form sends it.
+const EVIL_TYPED: &str = "%3Cimg+src%3Dx+onerror%3Dalert%281%29%3E%22%27";
+/// A picture of one point.
+const PIXEL: &[u8] = include_bytes!("pixel.png");
 
 #[tokio::test]
 async fn a_cookie_that_is_no_session_leads_to_the_login() {
@@ -252,4 +257,250 @@ async fn a_screen_shows_tiles_to_whoever_has_its_key_until_that_is_ended_and_not
         StatusCode::SEE_OTHER,
         "an ended key is no login"
     );
+}
+
+/// A form with files, as a browser sends it.
+fn multipart(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, file, bytes) in parts {
+        let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
+        body.extend(
+            format!("--edge\r\ncontent-disposition: form-data; name=\"{name}\"{file}\r\n\r\n").bytes(),
+        );
+        body.extend(*bytes);
+        body.extend(b"\r\n");
+    }
+    body.extend(b"--edge--\r\n");
+    body
+}
+
+impl Shop {
+    async fn upload(
+        &self,
+        cookie: &str,
+        path: &str,
+        parts: &[(&str, Option<&str>, &[u8])],
+    ) -> Response<Body> {
+        let request = Request::post(path)
+            .header(header::HOST, HOST)
+            .header(header::COOKIE, cookie)
+            .header(header::ORIGIN, format!("http://{HOST}"))
+            .header(header::CONTENT_TYPE, "multipart/form-data; boundary=edge");
+        self.send(request.body(Body::from(multipart(parts))).unwrap()).await
+    }
+}
+
+#[tokio::test]
+async fn a_configuration_is_made_edited_copied_taken_along_and_deleted_by_its_forms() {
+    let shop = Shop::open().await;
+    shop.configuration().await;
+    let cookie = shop.session("manager", &["c"]).await;
+    let form = text(shop.get("/configurations/new", &cookie).await).await;
+    let key = field(&form, "key");
+    let general = |more: &str| {
+        format!("key={key}&name=Kita&wifi_password=correct+horse&time_zone=Africa%2FBamako{more}")
+    };
+    let wrong = shop.post(&cookie, "/configurations", &general("&ssid=x&language=French")).await;
+    assert_eq!(wrong.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let wrong = text(wrong).await;
+    assert!(
+        wrong.contains("language: must be a language tag") && wrong.contains("value=\"correct horse\""),
+        "{wrong}"
+    );
+    let made = led_to(&shop.post(&cookie, "/configurations", &general("&language=fr")).await);
+    assert_eq!(
+        made,
+        led_to(&shop.post(&cookie, "/configurations", &general("&language=fr")).await),
+        "made once"
+    );
+    let path = made.split('?').next().unwrap();
+
+    let apps =
+        format!("version=1&name=kiwix&image=ghcr.io%2Fx%3A1&environment=TITLE%3D{EVIL_TYPED}&name=&image=");
+    assert_eq!(
+        led_to(&shop.post(&cookie, &format!("{path}/apps"), &apps).await),
+        format!("{path}?done=saved")
+    );
+    let stale = shop.post(&cookie, &format!("{path}/apps"), &apps).await;
+    assert_eq!(stale.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(text(stale).await.contains("was changed by somebody else"));
+    let page = text(shop.get(&format!("{path}/apps"), &cookie).await).await;
+    assert!(page.contains(ESCAPED) && !page.contains("<img"), "{page}");
+
+    let bad = [
+        ("version", None, b"2".as_slice()),
+        ("colour", None, b"#0a56c2"),
+        ("logo", Some("logo.png"), b"no picture"),
+    ];
+    let bad = shop.upload(&cookie, &format!("{path}/branding"), &bad).await;
+    assert_eq!(bad.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(text(bad).await.contains("branding.logo.png: is no PNG, JPEG or WebP"));
+    let good =
+        [("version", None, b"2".as_slice()), ("colour", None, b"#0a56c2"), ("logo", Some("x.png"), PIXEL)];
+    led_to(&shop.upload(&cookie, &format!("{path}/branding"), &good).await);
+    let picture = shop.get(&format!("{path}/branding/logo.png"), &cookie).await;
+    assert_eq!(picture.headers()[header::CONTENT_TYPE], "image/png");
+    let preview = text(shop.get(&format!("{path}/branding"), &cookie).await).await;
+    assert!(preview.contains("fill=\"#0a56c2\"") && preview.contains("/branding/logo.png"), "{preview}");
+
+    let copy = led_to(&shop.post(&cookie, path, "do=duplicate").await);
+    let copy = copy.split('?').next().unwrap();
+    let file = shop.get(&format!("{copy}/export?secrets=1"), &cookie).await;
+    assert!(file.headers()[header::CONTENT_DISPOSITION].to_str().unwrap().starts_with("attachment"));
+    let file = text(file).await;
+    assert!(file.contains("correct horse"));
+    assert!(!text(shop.get(&format!("{copy}/export"), &cookie).await).await.contains("correct horse"));
+    assert!(text(shop.get(&format!("{copy}?delete=1"), &cookie).await).await.contains("Delete Kita (2)?"));
+    assert_eq!(led_to(&shop.post(&cookie, copy, "do=delete").await), "/configurations?done=deleted");
+    assert_eq!(shop.get(copy, &cookie).await.status(), StatusCode::NOT_FOUND);
+    let again = [("file", Some("c.json"), file.as_bytes())];
+    assert!(
+        led_to(&shop.upload(&cookie, "/configurations/import", &again).await).ends_with("?done=imported")
+    );
+    let broken = shop.upload(&cookie, "/configurations/import", &[("file", Some("c.json"), b"{")]).await;
+    assert!(text(broken).await.contains("field file: is not JSON"));
+
+    let stranger = shop.session("manager2", &["default"]).await;
+    let operator = shop.session("operator", &["c"]).await;
+    for page in ["", "/general", "/branding", "/branding/logo.png", "/content", "/apps", "/export"] {
+        let answer = shop.get(&format!("{path}{page}"), &stranger).await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{page}");
+    }
+    assert_eq!(shop.get(&format!("{path}/general"), &operator).await.status(), StatusCode::FORBIDDEN);
+    let seen = text(shop.get(path, &operator).await).await;
+    assert!(
+        seen.contains("Kita") && !seen.contains("correct horse") && !seen.contains("do\" value=\"duplicate")
+    );
+}
+
+#[tokio::test]
+async fn an_address_is_made_corrected_chosen_for_an_order_and_deleted() {
+    let shop = Shop::open().await;
+    let configuration = shop.configuration().await;
+    let cookie = shop.session("manager", &["c"]).await;
+    let typed = |phone: &str, more: &str| {
+        format!("name=Awa&street=2+rue+X%0D%0AB.P.+7&city=Kita&country=ML&phone={phone}{more}")
+    };
+    let wrong = shop.post(&cookie, "/addresses", &typed("12345", "")).await;
+    assert_eq!(wrong.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let wrong = text(wrong).await;
+    assert!(
+        wrong.contains("field phone: must begin with +") && wrong.contains("value=\"ML\" selected"),
+        "{wrong}"
+    );
+    let made = format!("key={}&{}", field(&wrong, "key"), typed("%2B223+20+21+22+23", ""));
+    assert_eq!(led_to(&shop.post(&cookie, "/addresses", &made).await), "/addresses?done=made");
+    let list = text(shop.get("/addresses?search=kita", &cookie).await).await;
+    assert!(list.contains("2 rue X, B.P. 7, Kita") && list.contains("A parcel reaches it"), "{list}");
+    let french = text(shop.get("/addresses", &format!("{cookie}; cardshop_language=fr")).await).await;
+    assert!(french.contains("Un colis y arrive") && french.contains("Mali"));
+    let path = list.split_once("href=\"/addresses/0").unwrap().1.split('"').next().unwrap();
+    let path = format!("/addresses/0{path}");
+
+    let form = text(shop.get(&format!("/orders/new?configuration={configuration}"), &cookie).await).await;
+    let id = &path["/addresses/".len()..];
+    assert!(form.contains(&format!("value=\"{id}\"")), "{form}");
+    let order = format!(
+        "key={}&configuration={configuration}&quantity=1&address={id}&recipient_name=ignored",
+        field(&form, "key")
+    );
+    let placed = led_to(&shop.post(&cookie, "/orders", &order).await);
+    let page = text(shop.get(&placed, &cookie).await).await;
+    assert!(page.contains("B.P. 7") && page.contains("+22320212223") && !page.contains("ignored"), "{page}");
+
+    let version = field(&text(shop.get(&path, &cookie).await).await, "version");
+    let changed = typed("%2B223+20+21+22+23", &format!("&version={version}&postal_code=&company=%C3%89cole"));
+    assert_eq!(led_to(&shop.post(&cookie, &path, &changed).await), format!("{path}?done=saved"));
+    assert_eq!(
+        shop.post(&cookie, &path, &changed).await.status(),
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "an old version"
+    );
+    let stranger = shop.session("manager2", &["default"]).await;
+    assert_eq!(shop.get(&path, &stranger).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(shop.post(&stranger, &path, "do=delete").await.status(), StatusCode::NOT_FOUND);
+    assert!(text(shop.get(&format!("{path}?delete=1"), &cookie).await).await.contains("Delete Awa, École?"));
+    assert_eq!(led_to(&shop.post(&cookie, &path, "do=delete").await), "/addresses?done=deleted");
+    let operator = shop.session("operator", &["c"]).await;
+    assert_eq!(shop.get("/addresses", &operator).await.status(), StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn the_order_form_tells_size_cost_and_what_it_waits_for_before_anything_is_placed() {
+    let shop = Shop::open().await;
+    shop.configuration().await;
+    let staff = shop.staff().await;
+    let token = staff.split_once('=').unwrap().1;
+    let organization = json!({"name": "School", "channel": "c", "units": 3});
+    let organization = shop.api("/organizations", token, organization).await;
+    let user = json!({"username": "awa", "password": PASSWORD, "role": "manager", "organization": organization["id"]});
+    shop.api("/users", token, user).await;
+    let cookie = shop.log_in_as("awa", PASSWORD).await.split(';').next().unwrap().to_owned();
+    let awa = cookie.split_once('=').unwrap().1;
+    let large =
+        json!({"files": [{"to": "/data/x", "url": "https://x.example/x", "size": 20_000_000_000_u64}]});
+    let large = shop.api("/configurations", awa, json!({"name": "Large", "recipe": large})).await;
+    let large = large["id"].as_str().unwrap();
+
+    let typed = |quantity: u32, more: &str| {
+        format!("configuration={large}&quantity={quantity}&recipient_name=V{more}")
+    };
+    let told = shop.post(&cookie, "/orders", &typed(5, "&do=compute")).await;
+    assert_eq!(told.status(), StatusCode::OK);
+    let told = text(told).await;
+    assert!(
+        told.contains("This order costs 5 units; you have 3") && told.contains("ask staff for units"),
+        "{told}"
+    );
+    assert!(told.contains(" disabled>16 GB: too small, the image needs 22.1 GB"), "{told}");
+    assert!(told.contains("<dd>32 GB</dd>") && !told.contains("disabled>32 GB"), "{told}");
+    assert!(
+        text(shop.get("/orders", &cookie).await).await.contains("Nothing here yet."),
+        "nothing was placed"
+    );
+    led_to(&shop.post(&cookie, "/orders", &format!("key=one&{}", typed(1, ""))).await);
+    let waits = text(shop.post(&cookie, "/orders", &typed(1, "&do=compute")).await).await;
+    assert!(
+        waits.contains("Your organization has an open order, Large") && waits.contains("you have 2"),
+        "{waits}"
+    );
+    let refused = shop.post(&cookie, "/orders", &format!("key=two&{}", typed(1, ""))).await;
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let refused = text(refused).await;
+    assert!(
+        refused.contains("has an open order: wait for its end") && refused.contains("value=\"V\""),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn sizes_of_cards_are_staffs_and_one_that_an_order_needs_stays() {
+    let shop = Shop::open().await;
+    let configuration = shop.configuration().await;
+    let staff = shop.staff().await;
+    let page = text(shop.get("/media", &staff).await).await;
+    let id = page.split_once("action=\"/media/").unwrap().1.split('"').next().unwrap().to_owned();
+    let order =
+        format!("key=k&configuration={configuration}&channel=c&quantity=1&recipient_name=V&media={id}");
+    led_to(&shop.post(&staff, "/orders", &order).await);
+    let path = format!("/media/{id}");
+    let refused = shop.post(&staff, &path, "do=delete").await;
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(text(refused).await.contains("this size of card is needed by order S ("));
+    assert_eq!(
+        led_to(&shop.post(&staff, &path, "do=save&name=8+GB&usable=7+700+000+000").await),
+        "/media?done=saved"
+    );
+    let wrong = text(shop.post(&staff, &path, "do=save&name=8+GB&usable=lots").await).await;
+    assert!(
+        wrong.contains("field usable_bytes: is not a whole number") && wrong.contains("7700000000"),
+        "{wrong}"
+    );
+    assert_eq!(
+        led_to(&shop.post(&staff, "/media", "name=4+GB&advertised=4000000000").await),
+        "/media?done=made"
+    );
+    let manager = shop.session("manager", &["c"]).await;
+    assert_eq!(shop.get("/media", &manager).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(shop.post(&manager, &path, "do=delete").await.status(), StatusCode::FORBIDDEN);
 }

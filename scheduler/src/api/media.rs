@@ -80,6 +80,6 @@ async fn content(
     };
     let search = query.get("search")?.unwrap_or_default();
     let language = query.get("language")?.unwrap_or_default();
-    let filter = ContentFilter { search, language, order };
+    let filter = ContentFilter { search, language, only: Vec::new(), order };
     Ok(Json(scheduler.content(&caller, &filter, &query.page()?)?))
 }

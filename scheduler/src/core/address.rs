@@ -79,6 +79,33 @@ impl AddressView {
 }
 
 impl Address {
+    /// One with nothing in it.
+    pub(crate) fn empty(
+        id: ObjectId,
+        organization: Option<ObjectId>,
+        channel: Channel,
+        created_by: &str,
+        created: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            organization,
+            channel,
+            name: None,
+            company: None,
+            street: Vec::new(),
+            postal_code: None,
+            city: None,
+            region: None,
+            country: None,
+            email: None,
+            phone: None,
+            language: None,
+            created_by: created_by.to_owned(),
+            created,
+        }
+    }
+
     /// Takes what `fields` say; what they do not name becomes empty.
     pub(crate) fn read(&mut self, fields: &mut Fields) -> Result<(), InvalidField> {
         self.name = line(fields, "name", MAX_LINE)?;
@@ -190,23 +217,9 @@ mod tests {
     use super::*;
 
     fn address(body: Value) -> Result<Address, InvalidField> {
-        let mut address = Address {
-            id: ObjectId::from_parts(1, 1),
-            organization: None,
-            channel: "default".parse().unwrap(),
-            name: None,
-            company: None,
-            street: Vec::new(),
-            postal_code: None,
-            city: None,
-            region: None,
-            country: None,
-            email: None,
-            phone: None,
-            language: None,
-            created_by: "ada".into(),
-            created: Timestamp::from_ms(0),
-        };
+        let at = Timestamp::from_ms(0);
+        let channel = "default".parse().unwrap();
+        let mut address = Address::empty(ObjectId::from_parts(1, 1), None, channel, "ada", at);
         address.read(&mut Fields::new(body).unwrap())?;
         Ok(address)
     }

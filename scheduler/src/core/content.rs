@@ -1,6 +1,6 @@
 //! What of a catalogue somebody looks for: by language, category and words, in an order of their choice.
 
-use cardshop_protocol::configuration::{Catalogue, Entry};
+use cardshop_protocol::configuration::{Catalogue, Entry, Wanted};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +24,15 @@ pub struct ContentFilter {
     pub search: String,
     /// A language as the catalogue writes it: `fra`.
     pub language: String,
+    /// Only what one of these names; anything when there is none.
+    pub only: Vec<Wanted>,
     /// Which comes first.
     pub order: ContentOrder,
+}
+
+/// True when `wanted` names content of this name and flavour: with a flavour that one, else any of the name.
+pub fn is_named(wanted: &Wanted, name: &str, flavour: &str) -> bool {
+    wanted.name == name && wanted.flavour.as_deref().is_none_or(|wanted| wanted == flavour)
 }
 
 /// Content that can be put on a card.
@@ -68,6 +75,10 @@ impl From<&Entry> for ContentView {
 pub(crate) fn found<'c>(catalogue: &'c Catalogue, filter: &ContentFilter) -> Vec<&'c Entry> {
     let words: Vec<String> = filter.search.to_lowercase().split_whitespace().map(str::to_owned).collect();
     let fits = |entry: &&Entry| {
+        let named = filter.only.iter().any(|wanted| is_named(wanted, &entry.name, &entry.flavour));
+        if !filter.only.is_empty() && !named {
+            return false;
+        }
         let text =
             format!("{} {} {} {}", entry.title, entry.name, entry.flavour, entry.category).to_lowercase();
         let spoken =
@@ -119,7 +130,8 @@ mod tests {
         ];
         let catalogue = Catalogue { entries, unusable: 0 };
         let names = |search: &str, language: &str, order| {
-            let filter = ContentFilter { search: search.into(), language: language.into(), order };
+            let filter =
+                ContentFilter { search: search.into(), language: language.into(), only: Vec::new(), order };
             found(&catalogue, &filter)
                 .iter()
                 .map(|e| (e.name.as_str(), e.about_bytes.unwrap()))
@@ -130,6 +142,9 @@ mod tests {
         assert_eq!(names("", "fra", ContentOrder::Size), [("ted", 50), ("wiki_fr", 10)]);
         assert_eq!(names("WIKI pédia", "", ContentOrder::Title), [("wiki_fr", 10)]);
         assert_eq!(names("nothing", "", ContentOrder::Title), []);
+        let only = vec![Wanted { name: "ted".into(), flavour: None }];
+        let filter = ContentFilter { only, ..ContentFilter::default() };
+        assert_eq!(found(&catalogue, &filter).len(), 1);
         assert_eq!(languages(&catalogue), ["eng", "fra"]);
     }
 }

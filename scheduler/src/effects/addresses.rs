@@ -53,23 +53,8 @@ impl Scheduler {
         if !caller.sees(&channel) || self.channel_by_slug(&channel)?.is_none() {
             return Err(InvalidField::new("channel", format!("{channel} is not one of yours")).into());
         }
-        let mut address = Address {
-            id: self.next_id(),
-            organization: own.map(|own| own.id),
-            channel,
-            name: None,
-            company: None,
-            street: Vec::new(),
-            postal_code: None,
-            city: None,
-            region: None,
-            country: None,
-            email: None,
-            phone: None,
-            language: None,
-            created_by: caller.sub.clone(),
-            created: self.now(),
-        };
+        let own = own.map(|own| own.id);
+        let mut address = Address::empty(self.next_id(), own, channel, &caller.sub, self.now());
         address.read(&mut fields)?;
         let mut batch = self.audited(caller, "address.create", &address.id.to_string());
         batch.create(&address);

@@ -318,7 +318,9 @@ impl Scheduler {
     /// `NotAllowed`.
     pub fn recipe_size(&self, caller: &Principal, recipe: &Value) -> Result<SizeView, SchedulerError> {
         caller.must(Action::Look)?;
-        let kept = self.inner.content.kept();
+        // What is in another catalogue than ours is not known here.
+        let named = recipe["configuration"]["catalogue"].as_str();
+        let kept = self.inner.content.kept().filter(|kept| named.is_none_or(|url| url == kept.url));
         let read = kept.as_ref().map(|kept| (&kept.catalogue, kept.read));
         Ok(size(recipe, read, &self.all::<Media>(None)?))
     }

@@ -44,6 +44,7 @@ pub struct CatalogueConfig {
 
 /// A catalogue that was read.
 pub(crate) struct Kept {
+    pub(crate) url: String,
     pub(crate) catalogue: Catalogue,
     pub(crate) read: Timestamp,
 }
@@ -184,7 +185,8 @@ fn read_kept(folder: &std::path::Path, url: &str, read: Timestamp) -> Option<Kep
     let path = folder.join("feed.xml");
     let size = std::fs::metadata(&path).ok()?.len();
     let feed = (size <= MAX_FEED_SIZE as u64).then(|| std::fs::read(&path).ok())??;
-    Some(Kept { catalogue: Catalogue::parse(&feed, Some(url)).ok()?, read })
+    let catalogue = Catalogue::parse(&feed, Some(url)).ok()?;
+    Some(Kept { url: url.to_owned(), catalogue, read })
 }
 
 /// Keeps a feed that is a catalogue with something in it.
@@ -201,7 +203,7 @@ fn take(
     }
     write(folder, "feed.xml", &feed)?;
     write_note(folder, &Note { url: url.to_owned(), etag, read: now })?;
-    Ok(Some(Kept { catalogue, read: now }))
+    Ok(Some(Kept { url: url.to_owned(), catalogue, read: now }))
 }
 
 fn fetch(url: &str, etag: Option<&str>, tls: TlsConfig, private: bool) -> Result<Fetched, String> {

@@ -148,4 +148,10 @@ async fn a_configuration_tells_its_size_its_smallest_card_and_what_is_gone() {
     assert_eq!(size["free_bytes"], usable - image);
     assert_eq!(size["vanished"][0]["name"], "gone");
     assert_eq!(size["uncounted"], json!([]));
+    let other =
+        json!({"configuration": {"name": "Kita", "catalogue": "https://other.example/", "content": content}});
+    let other = site.made("/configurations", &site.admin, json!({"name": "Kita", "recipe": other})).await;
+    let (_, size) =
+        site.get(&format!("/configurations/{}/size", other["id"].as_str().unwrap()), &site.admin).await;
+    assert_eq!((&size["vanished"], &size["uncounted"]), (&json!([]), &json!(["wikipedia_fr_all", "gone"])));
 }

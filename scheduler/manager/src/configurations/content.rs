@@ -6,7 +6,7 @@ use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::response::{Html, IntoResponse, Response};
 use cardshop_protocol::configuration::Wanted;
-use cardshop_scheduler::core::content::{ContentFilter, ContentOrder, ContentView};
+use cardshop_scheduler::core::content::{ContentFilter, ContentOrder, is_named};
 use cardshop_scheduler::{PageRequest, Scheduler, SchedulerError};
 use serde::Deserialize;
 
@@ -73,11 +73,6 @@ fn wanted_of(key: &str) -> Wanted {
     Wanted { name: name.to_owned(), flavour }
 }
 
-/// True when `entry` is what `wanted` names: with a flavour that one, else any of the name.
-fn names(wanted: &Wanted, entry: &ContentView) -> bool {
-    wanted.name == entry.name && wanted.flavour.as_deref().is_none_or(|flavour| flavour == entry.flavour)
-}
-
 fn draw(
     scheduler: &Scheduler,
     session: &Session,
@@ -92,18 +87,16 @@ fn draw(
         _ => ContentOrder::Title,
     };
     let wanted = &edited.wanted.content;
-    let look = ContentFilter { search: filter.search.clone(), language: filter.language.clone(), order };
-    let (mut entries, mut next, mut gone) = (Vec::new(), None, Vec::new());
+    let only = if filter.chosen.is_empty() { Vec::new() } else { wanted.clone() };
+    let nothing_chosen = !filter.chosen.is_empty() && only.is_empty();
+    let look =
+        ContentFilter { search: filter.search.clone(), language: filter.language.clone(), only, order };
     let size = scheduler.recipe_size(caller, &edited.wanted.to_value())?;
-    if filter.chosen.is_empty() {
-        let cursor = Some(filter.cursor.clone()).filter(|c| !c.is_empty());
-        let page = scheduler.content(caller, &look, &PageRequest { limit: Some(PER_PAGE), cursor })?;
-        (entries, next) = (page.items, page.next_cursor);
-    } else {
-        let every = crate::page::all(|page| scheduler.content(caller, &look, page))?;
-        entries.extend(every.into_iter().filter(|entry| wanted.iter().any(|w| names(w, entry))));
-        gone.extend(size.vanished.iter().map(|v| key(&v.name, v.flavour.as_deref())));
-    }
+    let cursor = Some(filter.cursor.clone()).filter(|c| !c.is_empty());
+    let page = scheduler.content(caller, &look, &PageRequest { limit: Some(PER_PAGE), cursor })?;
+    let (entries, next) = if nothing_chosen { (Vec::new(), None) } else { (page.items, page.next_cursor) };
+    let vanished = size.vanished.iter().filter(|_| !filter.chosen.is_empty());
+    let gone: Vec<String> = vanished.map(|v| key(&v.name, v.flavour.as_deref())).collect();
     let mut rows: Vec<Row> = gone
         .into_iter()
         .map(|key| Row {
@@ -117,7 +110,7 @@ fn draw(
         })
         .collect();
     rows.extend(entries.iter().map(|entry| {
-        let by = wanted.iter().find(|w| names(w, entry));
+        let by = wanted.iter().find(|w| is_named(w, &entry.name, &entry.flavour));
         Row {
             // What is wanted without a flavour stays so.
             key: by.map_or_else(

@@ -35,7 +35,8 @@ fn fields(
 ) -> Result<Form, SchedulerError> {
     let b = session.locale.words.language.back();
     let configurations = all(|page| scheduler.configurations(&session.principal, page))?;
-    let configurations = configurations.into_iter().map(|c| (c.id.to_string(), c.name));
+    let configurations =
+        configurations.into_iter().map(|c| (c.configuration.id.to_string(), c.configuration.name));
     let chosen = before.map(|a| a.configuration.to_string()).unwrap_or_default();
     let days = before.map_or(30, |a| a.every_days);
     let public = sent.is_on_or("public", before.is_some_and(|a| a.public));

@@ -172,6 +172,7 @@ pub(super) async fn page(
         let users = all(|page| scheduler.users(caller, page))?;
         let organizations = organization_options(&scheduler, &session)?;
         let configurations = all(|page| scheduler.configurations(caller, page))?;
+        let configurations: Vec<_> = configurations.into_iter().map(|view| view.configuration).collect();
         let names: BTreeMap<_, _> = configurations.iter().map(|c| (c.id, c.name.clone())).collect();
         let content_of: BTreeMap<_, _> = configurations.iter().map(|c| (c.id, content(&c.recipe))).collect();
 

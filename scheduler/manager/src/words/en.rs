@@ -286,7 +286,6 @@ pub(super) static WORDS: Words = Words {
     by_size: "Largest first",
     by_newest: "Newest first",
     only_chosen: "Only what is chosen",
-    choose_it: "Put {title} on the card",
     title: "Title",
     size: "Size",
     category: "Category",

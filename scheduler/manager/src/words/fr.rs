@@ -286,7 +286,6 @@ pub(super) static WORDS: Words = Words {
     by_size: "Les plus gros d’abord",
     by_newest: "Les plus récents d’abord",
     only_chosen: "Seulement ce qui est choisi",
-    choose_it: "Mettre {title} sur la carte",
     title: "Titre",
     size: "Taille",
     category: "Catégorie",

@@ -139,7 +139,7 @@ words! {
     general_title general_help wifi_name wifi_password admin_name admin_password hotspot_language hotspot_zone
     base_address base_size branding_title branding_help colour logo favicon remove_logo remove_favicon preview
     content_title content_help no_catalogue catalogue_read // {time}
-    all_languages sort by_title by_size by_newest only_chosen choose_it // {title}
+    all_languages sort by_title by_size by_newest only_chosen
     title size category apps_title apps_help app app_image app_ports app_volumes app_environment size_title
     image_size content_size smallest_card stays_free no_card_fits not_counted gone_title gone_help there_is // {others}
     compute by_hand copy_first done_made done_deleted done_duplicated done_imported addresses new_address person
@@ -208,9 +208,6 @@ impl Words {
     }
     pub(crate) fn catalogue_read(&self, time: &dyn std::fmt::Display) -> String {
         fill(self.catalogue_read, &[("time", time)])
-    }
-    pub(crate) fn choose_it(&self, title: &dyn std::fmt::Display) -> String {
-        fill(self.choose_it, &[("title", title)])
     }
     pub(crate) fn there_is(&self, others: &dyn std::fmt::Display) -> String {
         fill(self.there_is, &[("others", others)])

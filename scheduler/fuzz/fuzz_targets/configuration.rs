@@ -1,0 +1,7 @@
+//! A reader of the office under random bytes.
+#![no_main]
+
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::configuration(bytes));
