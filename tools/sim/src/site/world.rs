@@ -148,6 +148,7 @@ async fn furnish(
         organization: Some(organization.id),
         email: None,
         expires: None,
+        links_only: false,
     };
     scheduler.create_user(&root, user, None).await?;
     let mut configurations = Vec::new();
