@@ -212,6 +212,11 @@ fn sorted_as(name: &str) -> String {
         'É' => 'E',
         'Î' => 'I',
         'Å' => 'A',
+        'é' | 'è' => 'e',
+        'ô' => 'o',
+        'ã' => 'a',
+        'ü' => 'u',
+        'ç' => 'c',
         c => c,
     };
     name.chars().map(plain).collect()
