@@ -6,6 +6,7 @@ mod api;
 pub mod core;
 mod effects;
 pub mod outside;
+pub mod papers;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ pub use effects::keeping::Keeping;
 pub use effects::live::{LiveEvent, LiveFeed};
 pub use effects::outlook::Outlook;
 pub use effects::paging::PageRequest;
+pub use effects::papers::LabelRequest;
 pub use effects::passwords::random_password;
 pub use effects::simulation::{Published, Simulation, Truth};
 pub use effects::start::FirstLogin;

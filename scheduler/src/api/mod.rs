@@ -20,6 +20,7 @@ mod media;
 mod openapi;
 mod orders;
 mod organizations;
+mod papers;
 mod site;
 pub(crate) mod table;
 mod tasks;
@@ -58,6 +59,7 @@ impl Scheduler {
             .merge(auto_images::routes())
             .merge(orders::routes())
             .merge(organizations::routes())
+            .merge(papers::routes())
             .merge(tasks::routes())
             .merge(appliances::routes())
             .merge(live::routes())

@@ -134,6 +134,10 @@ fn responses(answer: Answer, generator: &mut SchemaGenerator) -> Value {
                 "headers": {"Location": {"schema": schema}},
             });
         }
+        Answer::File(media) => {
+            let content: Map<_, _> = media.iter().map(|media| ((*media).to_owned(), json!({}))).collect();
+            responses["200"] = json!({"description": "A file", "content": content});
+        }
         Answer::Text(media) => {
             let schema = json!({"type": "string"});
             responses["200"] = json!({"description": "Text", "content": {media: {"schema": schema}}});

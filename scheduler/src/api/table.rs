@@ -66,6 +66,8 @@ pub(crate) enum Answer {
     Elsewhere,
     /// Text of this type.
     Text(&'static str),
+    /// A file of one of these types.
+    File(&'static [&'static str]),
 }
 
 /// A parameter of the query, all of which may be left out.
@@ -149,6 +151,16 @@ pub fn routes() -> Vec<RouteView> {
         once: operation.once,
     };
     OPERATIONS.iter().map(view).collect()
+}
+
+/// Labels, as a file.
+const fn labels(path: &'static str, access: Access, summary: &'static str) -> Operation {
+    let answer = Answer::File(&["application/pdf", "text/plain"]);
+    Operation {
+        query: &[("format", label_format), ("start", number), LANG],
+        answer,
+        ..get(path, access, summary, text)
+    }
 }
 
 /// All of them. Paths are below the server's address.
@@ -397,6 +409,14 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     act("/api/v1/slots/{appliance}/{slot}/retry", May(Tend), "Try the card again", of::<CommandReply>),
     act("/api/v1/slots/{appliance}/{slot}/release", May(Tend), "Allow to erase the card", of::<CommandReply>),
     Operation {
+        query: &[LANG],
+        answer: Answer::File(&["application/pdf"]),
+        ..get("/api/v1/orders/{id}/slip.pdf", May(Watch), "The slip that goes into the parcel", text)
+    },
+    labels("/api/v1/orders/{id}/labels", May(Watch), "A label for each of its cards"),
+    labels("/api/v1/cards/{uid}/label", May(Watch), "The card's label"),
+    labels("/api/v1/appliances/{id}/labels", May(Look), "A label for each of its slots"),
+    Operation {
         query: &[("last_event_id", number)],
         answer: Answer::Text("text/event-stream"),
         ..get("/api/v1/live", May(Watch), "What changes, as server-sent events", text)
@@ -419,6 +439,8 @@ const AUDIT_PAGE: &[Parameter] = &[
 ];
 const ORDER_PAGE: &[Parameter] = &[LIMIT, CURSOR, ("order", of::<cardshop_protocol::ids::ObjectId>)];
 
+const LANG: Parameter = ("lang", of::<crate::papers::Language>);
+
 fn of<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
 }
@@ -437,6 +459,10 @@ fn boolean(_: &mut SchemaGenerator) -> Schema {
 
 fn number(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "minimum": 0, "maximum": u64::MAX})
+}
+
+fn label_format(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"enum": crate::papers::Format::ALL.map(crate::papers::Format::name)})
 }
 
 fn limit(_: &mut SchemaGenerator) -> Schema {

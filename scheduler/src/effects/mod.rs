@@ -41,6 +41,7 @@ pub(crate) mod orders;
 pub(crate) mod organizations;
 pub(crate) mod outlook;
 pub(crate) mod paging;
+pub(crate) mod papers;
 pub(crate) mod passwords;
 pub(crate) mod planner;
 pub(crate) mod reach;

@@ -114,6 +114,11 @@ pub(super) async fn objects(site: &Site) -> Objects {
 }
 
 impl Objects {
+    /// What papers are about: the order, its card, the appliance.
+    pub(super) fn printed(&self) -> (&str, &str, &str) {
+        (&self.order, &self.card, &self.appliance)
+    }
+
     /// The path of an operation, naming one of these.
     pub(super) fn path(&self, operation: &Operation) -> String {
         let path = operation.path;

@@ -21,6 +21,7 @@ mod matrix;
 mod metrics;
 mod openapi;
 mod orders;
+mod papers;
 mod people;
 mod site;
 mod staff;
