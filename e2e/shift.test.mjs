@@ -185,6 +185,14 @@ step("written cards have labels and records, and are shipped, never more than th
   await go("Orders");
   await page.getByRole("row", { name: /School library/ }).getByRole("link").click();
   await page.locator('.status[data-status="written"]').waitFor();
+  // Papers come with the session of the page.
+  const paper = async (address) => (await page.request.get(new URL(address, page.url()).href)).headers()["content-type"];
+  const slip = page.getByRole("link", { name: "Delivery slip (PDF)" });
+  assert.equal(await paper(await slip.getAttribute("href")), "application/pdf");
+  const form = page.locator('form[action$="/labels"]');
+  await form.getByRole("combobox").selectOption("zpl");
+  const labels = await form.evaluate((f) => `${f.action}?${new URLSearchParams(new FormData(f))}`);
+  assert.equal(await paper(labels), "text/plain; charset=utf-8");
   await page.getByRole("link", { name: "Label sheet" }).click();
   assert.equal(await page.locator(".label").count(), 2);
   assert.equal(await page.locator(".label .qr svg").count(), 2);

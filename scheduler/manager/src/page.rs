@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use cardshop_protocol::api::Page;
 use cardshop_scheduler::core::rights::Action;
+use cardshop_scheduler::papers::Format;
 use cardshop_scheduler::{PageRequest, Scheduler, SchedulerError};
 use serde::Deserialize;
 
@@ -78,6 +79,13 @@ impl Shell {
             maintenance: scheduler.maintenance()?.on,
             scanned: after.slot.clone(),
         })
+    }
+}
+
+impl Shell {
+    /// What labels are printed on: name and title.
+    pub(crate) fn label_formats(&self) -> [(&'static str, &'static str); Format::ALL.len()] {
+        Format::ALL.map(|format| (format.name(), format.title()))
     }
 }
 

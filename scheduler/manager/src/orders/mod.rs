@@ -156,6 +156,8 @@ struct OrderPage {
     deeds: Vec<Deed>,
     /// Cards that can be shipped now.
     shippable: u32,
+    /// A parcel goes out.
+    has_slip: bool,
 }
 
 /// A button on an order's page.
@@ -226,6 +228,7 @@ pub(crate) async fn detail(
             recipient: recipient(&order.recipient, w),
             deeds: if shell.may_order { deeds(&order, w) } else { vec![] },
             shippable: if shell.may_ship { order.verified.saturating_sub(order.shipped) } else { 0 },
+            has_slip: order.kind == OrderKind::Physical,
             shell,
             order,
         })

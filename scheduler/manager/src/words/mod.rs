@@ -123,6 +123,8 @@ words! {
     card copy finished written_bytes write_rate verify_rate card_size appliance spare spare_card uid
     label_sheet export_csv export_json no_cards passport of_order // {order}
     passport_none signature
+    // Papers.
+    slip print_labels label_paper label_start
     // Statistics.
     yield_title yield_by_slot yield_by_reader yield_by_image card_make make_hidden count_cards failures share mean_write mean_verify
     orders_by_status duration_title mean_duration newest_cards // {count}
