@@ -51,6 +51,11 @@ fn a_bench_of_two_cards_times_the_raw_rate_and_ours_and_leaves_no_device_behind(
 fn a_bench_of_a_build_times_it_beside_cp_and_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let (text, events) = bench(&["build", "--size", "20000000", "--rounds", "1"], folder.path());
+    let upload = events.iter().find(|e| e["what"] == "upload").unwrap();
+    let number = |name: &str| upload[name].as_f64().unwrap();
+    assert!(number("uploaded_share") <= 1.0 && number("shown_seconds") >= number("seconds"), "{upload}");
+    assert!(number("index_seconds") <= number("seconds") && number("chunks") >= 76.0, "{upload}");
+    assert!(number("index_bytes") > 40.0 * number("chunks"), "{upload}");
     let round = events.iter().find(|e| e["event"] == "bench").unwrap();
     assert!(
         round["seconds"].as_f64().unwrap() > 0.0 && round["cp_seconds"].as_f64().unwrap() > 0.0,

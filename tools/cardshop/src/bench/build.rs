@@ -1,5 +1,8 @@
 //! `cardshop bench build`: an image of much content, beside the time in which `cp` and `sync` move the same bytes, by
-//! turns on one disk; the disk and memory the build takes.
+//! turns on one disk; the disk and memory the build takes; and one build with its upload: the index, and how much was
+//! uploaded when the build had ended.
+
+mod upload;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -17,12 +20,16 @@ use crate::report::{Output, size};
 
 /// Bytes of one content file, the last one has the rest.
 const FILE_SIZE: u64 = 64 << 20;
+/// Bytes of room beside three times the content: tables, free space of the file system, the warehouse's margin.
+const ROOM_BESIDE: u64 = 2 << 30;
 /// How often the disk is asked how full it is.
 const DISK_POLL: Duration = Duration::from_millis(100);
 
-/// Builds an image of random content, by turns with `cp` and `sync` of the same files.
+/// Builds an image of random content, by turns with `cp` and `sync` of the same files, and once with its upload.
 ///
 /// Example: cardshop bench build --size 268435456 --rounds 1
+///
+/// Figures count when the program is built with --release and nothing else runs beside it.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct BenchBuild {
@@ -32,7 +39,8 @@ pub(crate) struct BenchBuild {
     /// How often each has its turn.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Where content, copy and image are made, in a folder of their own: three times the content's size.
+    /// Where content, copy and image are made, in a folder of their own: three times the content's size, which is
+    /// asked for before anything is written.
     #[arg(long, default_value = ".")]
     dir: PathBuf,
 }
@@ -48,9 +56,19 @@ struct Build {
 impl BenchBuild {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
         ensure!(self.rounds > 0 && self.size > 0, "--rounds and --size must be at least 1");
+        self.check_room()?;
+        if cfg!(debug_assertions) {
+            output.line("this program is a debug build: its figures say little, build it with --release");
+        }
         let stop = stop_flag();
         let folder = tempfile::Builder::new().prefix("cardshop-bench.").tempdir_in(&self.dir)?;
         let content = folder.path().join("content");
+        output.line(format_args!(
+            "{} of content, {} rounds, in {}",
+            size(self.size),
+            self.rounds,
+            self.dir.display()
+        ));
         let recipe = make_content(&content, self.size)?;
         let (mut copies, mut builds) = (Vec::new(), Vec::new());
         for round in 1..=self.rounds {
@@ -66,8 +84,44 @@ impl BenchBuild {
             copies.push(copied);
             builds.push(build);
         }
+        if stop.is_stopped() {
+            return Ok(Ending::Interrupted);
+        }
+        let uploaded = match upload::run(&recipe, &folder.path().join("uploaded"), &stop) {
+            Err(_) if stop.is_stopped() => return Ok(Ending::Interrupted),
+            uploaded => uploaded?,
+        };
+        self.tell_upload(output, &uploaded);
         self.goals(output, copies, &builds)?;
         Ok(Ending::Done)
+    }
+
+    /// Content, and beside it a copy, or an image and what a warehouse has of it.
+    fn check_room(&self) -> anyhow::Result<()> {
+        let disk = nix::sys::statvfs::statvfs(&self.dir).with_context(|| self.dir.display().to_string())?;
+        let free = disk.blocks_available() as u64 * disk.fragment_size() as u64;
+        let needed = self.size.saturating_mul(3).saturating_add(ROOM_BESIDE);
+        let dir = self.dir.display();
+        ensure!(
+            free >= needed,
+            "{dir}: {needed} bytes are needed, {free} are free: take less --size or another --dir"
+        );
+        Ok(())
+    }
+
+    fn tell_upload(&self, output: &Output, done: &upload::Uploaded) {
+        output.line(format_args!(
+            "index: {} chunks, {} extents, {} bytes; {:.2} s of the build's {:.1} s",
+            done.chunks, done.extents, done.index_bytes, done.index_s, done.build_s
+        ));
+        output.line(format_args!(
+            "upload: {:.0} % of the image was at the warehouse when the build ended, all of it {:.1} s later",
+            done.share * 100.0,
+            done.shown_s - done.build_s
+        ));
+        output.event(json!({"event": "bench", "what": "upload", "bytes": self.size, "seconds": done.build_s,
+            "index_seconds": done.index_s, "index_bytes": done.index_bytes, "chunks": done.chunks,
+            "extents": done.extents, "uploaded_share": done.share, "shown_seconds": done.shown_s}));
     }
 
     fn goals(&self, output: &Output, mut copies: Vec<f64>, builds: &[Build]) -> anyhow::Result<()> {
