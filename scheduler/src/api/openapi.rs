@@ -136,7 +136,14 @@ fn responses(answer: Answer, generator: &mut SchemaGenerator) -> Value {
         }
         Answer::File(media) => {
             let content: Map<_, _> = media.iter().map(|media| ((*media).to_owned(), json!({}))).collect();
-            responses["200"] = json!({"description": "A file", "content": content});
+            responses["200"] = json!({
+                "description": "A file",
+                "content": content,
+                "headers": {super::papers::MISSING.as_str(): {
+                    "description": "Characters that the font does not have: they show as \u{fffd}",
+                    "schema": {"type": "string"},
+                }},
+            });
         }
         Answer::Text(media) => {
             let schema = json!({"type": "string"});

@@ -10,11 +10,11 @@ use cardshop_protocol::ids::{ApplianceId, ObjectId, OrderId};
 use super::caller::{Caller, Id, Query};
 use super::error::{ApiError, broke_off};
 use crate::effects::papers::LabelRequest;
-use crate::papers::{Format, Paper};
+use crate::papers::{Format, Paper, code_points};
 use crate::{Scheduler, SchedulerError};
 
 /// Characters that the font does not have, as `U+5B66 U+6821`: they show as `�` on the paper.
-const MISSING: HeaderName = HeaderName::from_static("cardshop-missing-characters");
+pub(super) const MISSING: HeaderName = HeaderName::from_static("cardshop-missing-characters");
 /// Of them, as many as this are named: a header has limits.
 const MAX_NAMED: usize = 100;
 
@@ -95,8 +95,7 @@ async fn answer(
     // Names of people are on it.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     if !paper.missing.is_empty() {
-        let named = paper.missing.iter().take(MAX_NAMED).map(|c| format!("U+{:04X}", u32::from(*c)));
-        let value = named.collect::<Vec<_>>().join(" ");
+        let value = code_points(&paper.missing, MAX_NAMED);
         response.headers_mut().insert(MISSING, HeaderValue::from_str(&value).expect("digits and letters"));
     }
     Ok(response)

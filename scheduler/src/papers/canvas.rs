@@ -87,6 +87,10 @@ impl Canvas {
 
     /// Draws a line of text, `size` in points, its base line beginning at `x`, `y`.
     pub(super) fn text(&mut self, x: f32, y: f32, size: f32, line: &Line) {
+        if line.glyphs.is_empty() {
+            // It would name a font that the file may not have.
+            return;
+        }
         self.missing.extend(&line.missing);
         let used = &mut self.used[line.weight as usize];
         let font = line.weight.font();

@@ -22,6 +22,8 @@ const READABLE: f32 = 7.0;
 const LEADING: f32 = 1.25;
 /// Digits of an image's id that tell images apart at a bench.
 const DIGEST_CHARS: usize = 12;
+/// Of a name, on a narrow label.
+const NAME_CHARS: usize = 16;
 /// Of the end of an order's id: those that no other order shares.
 const ID_CHARS: usize = 8;
 
@@ -36,6 +38,15 @@ impl Said {
     fn new(whole: &str) -> Self {
         let whole = clean(whole);
         Self { short: whole.clone(), whole }
+    }
+
+    /// What a person called something: a long name does not make the letters of all lines small.
+    fn name(name: &str) -> Self {
+        let whole = clean(name);
+        match whole.char_indices().nth(NAME_CHARS) {
+            Some((end, _)) => Self { short: format!("{}…", &whole[..end]), whole },
+            None => Self::new(&whole),
+        }
     }
 
     fn or(whole: &str, short: &str) -> Self {
@@ -88,7 +99,7 @@ impl Label {
         Self {
             code: slot.id.clone(),
             title: clean(&slot.name),
-            said: vec![Said::new(&slot.label), Said::new(slot.slot.as_str()), Said::id(&appliance)],
+            said: vec![Said::name(&slot.label), Said::new(slot.slot.as_str()), Said::id(&appliance)],
         }
     }
 }
@@ -96,7 +107,7 @@ impl Label {
 /// Labels on a paper; on a sheet they begin with label `start`, from 1.
 ///
 /// # Errors
-/// `TooManyLabels`, `NotOnSheet`.
+/// `TooManyLabels`, `NotOnSheet`; `Font` and `Code`, which are mistakes of ours.
 pub fn labels(
     labels: &[Label],
     format: Format,

@@ -40,6 +40,12 @@ pub struct Paper {
     pub missing: Vec<char>,
 }
 
+/// `U+5B66 U+6821`: the first `most` of some characters, for people.
+pub(crate) fn code_points(characters: &[char], most: usize) -> String {
+    let named = characters.iter().take(most).map(|c| format!("U+{:04X}", u32::from(*c)));
+    named.collect::<Vec<_>>().join(" ")
+}
+
 /// Why there is no paper.
 #[derive(Debug, thiserror::Error)]
 pub enum PaperError {

@@ -10,7 +10,7 @@ use super::contents::contents;
 use super::face::{Line, Weight};
 use super::text::{clean, lines, wrap};
 use super::words::{Words, fill};
-use super::{Language, Paper, PaperError};
+use super::{Language, Paper, PaperError, code_points};
 use crate::core::order::Shipment;
 use crate::core::views::OrderView;
 
@@ -64,7 +64,7 @@ pub struct Slip<'a> {
 /// The slip of an order.
 ///
 /// # Errors
-/// `Font`, if the font cannot be embedded.
+/// `Font` and `Code`, which are mistakes of ours.
 pub fn slip(slip: &Slip<'_>, language: Language) -> Result<Paper, PaperError> {
     let words = language.words();
     let mut page = Page { canvas: Canvas::new(), y: 0.0 };
@@ -246,12 +246,11 @@ impl Page {
         if missing.is_empty() {
             return;
         }
-        let mut named: Vec<String> =
-            missing.iter().take(MISSING_TOLD).map(|c| format!("U+{:04X}", u32::from(*c))).collect();
+        let mut named = code_points(&missing, MISSING_TOLD);
         if missing.len() > MISSING_TOLD {
-            named.push(fill(words.more, &[("n", &(missing.len() - MISSING_TOLD))]));
+            named = format!("{named} {}", fill(words.more, &[("n", &(missing.len() - MISSING_TOLD))]));
         }
-        let text = fill(words.missing, &[("text", &named.join(" "))]);
+        let text = fill(words.missing, &[("text", &named)]);
         for (number, line) in wrap(&text, Weight::Regular, em(WIDTH, 7.0), 3).iter().enumerate() {
             self.canvas.text(MARGIN, 282.0 + 3.2 * number as f32, 7.0, line);
         }

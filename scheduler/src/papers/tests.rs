@@ -421,10 +421,12 @@ fn hostile_texts_stay_on_their_page_and_say_what_is_missing() {
             Language::French,
         );
         let slip = drawn.unwrap();
-        let label = Label::card(Some(&order), &card(1), Language::English);
-        for format in [Format::L7651, Format::Zpl] {
-            labels(&[label.clone(), Label::slot(&slot(&text))], format, 1, &text, Language::English).unwrap();
-        }
+        let pair = [Label::card(Some(&order), &card(1), Language::English), Label::slot(&slot(&text))];
+        labels(&pair, Format::Zpl, 1, &text, Language::English).unwrap();
+        let sheet = labels(&pair, Format::L7165, 1, &text, Language::English).unwrap();
+        let Some(printed) = Printed::new(&sheet) else { return };
+        let both = BTreeSet::from([card(1).id.to_string(), slot("").id]);
+        assert_eq!(printed.codes_of("100", &[]), both, "{text:.40}");
         let Some(printed) = Printed::new(&slip) else { return };
         assert_eq!(printed.pages().0, 1);
         assert_eq!(printed.codes_of("100", &[]), BTreeSet::from([order.id.to_string()]), "{text:.40}");
