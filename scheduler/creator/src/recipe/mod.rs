@@ -2,7 +2,8 @@
 //! nothing; [`crate::check`] asks how large things are, [`crate::build()`] makes the image.
 //!
 //! ```yaml
-//! base: none                      # or a file or URL: .img .img.xz .img.zst .img.gz, or {source, size, checksum}
+//! base: none                      # or a file or URL: .img .img.xz .img.zst .img.gz, or {source, size, checksum,
+//!                                 # rootfs_size}; size: when unpacked; rootfs_size: what its last partition grows to
 //! output: {size: auto}            # or bytes of the whole image
 //! oci_images:                     # pulled from a registry to /data/images/HOST_PATH_TAG.tar
 //!   - {ident: ghcr.io/offspot/metrics:0.3.0, platform: linux/arm64}   # with `url`, downloaded from there
