@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::ask::{Answer as Answered, Question};
 use super::keys::still_matters;
 use super::users::{not_oneself, unique_name};
+use crate::core::address::Address;
 use crate::core::documents::{
     ApiKey, Audit, Configuration, FormerName, Grant, JoinTokenDocument, OrderRecipe, Story, Unique, User,
 };
@@ -226,6 +227,7 @@ impl Scheduler {
         })
         .await?;
         self.rewrite::<Configuration>(None, |mut c| Fate::of(rename(&mut c.created_by), c)).await?;
+        self.rewrite::<Address>(None, |mut a| Fate::of(rename(&mut a.created_by), a)).await?;
         self.rewrite::<ApiKey>(None, |mut k| Fate::of(rename(&mut k.created_by), k)).await?;
         self.rewrite::<JoinTokenDocument>(None, |mut t| Fate::of(rename(&mut t.created_by), t)).await?;
         self.rewrite::<Audit>(None, |mut line| {

@@ -22,7 +22,7 @@ const JOBS: &[(&str, Duration, &str)] = &[
     ("reach", Duration::from_secs(30), "looks whether warehouses, downloads and workers are there"),
     ("keys", Duration::from_secs(60), "publishes keys and whose tokens ended"),
     ("api-keys", Duration::from_secs(60), "writes down when API keys were used"),
-    ("catalogue", Duration::from_secs(60), "fetches the catalogue of content when it has become old"),
+    ("catalogue", Duration::from_secs(300), "fetches the catalogue of content when it has become old"),
     ("old-documents", Duration::from_secs(3600), "removes what nobody needs any more"),
     (
         "history",

@@ -81,6 +81,7 @@ async fn an_order_is_removed_with_its_tasks_only_after_its_end_and_a_forgotten_u
     let creator = site.user("maker", "creator", &[]).await;
     let ada = site.user("ada", "manager", &["default"]).await;
     let order = site.order(&ada, json!({"recipient": {"name": "Grace"}})).await;
+    site.made("/addresses", &ada, json!({"company": "School"})).await;
     let image = site.create_image(&creator, 1 << 20).await;
     assert_eq!(image["stop"], false);
     let id = user_id(&site, "ada").await;
@@ -98,7 +99,8 @@ async fn an_order_is_removed_with_its_tasks_only_after_its_end_and_a_forgotten_u
     assert_eq!((&former["anonymised"], &former["disabled"]), (&json!(true), &json!(true)));
     let name = former["username"].as_str().unwrap();
     assert_eq!(site.get("/me", &ada).await.0, StatusCode::UNAUTHORIZED);
-    for path in ["/orders", "/events", "/configurations", "/users", "/audit?limit=500", "/keys"] {
+    for path in ["/orders", "/events", "/configurations", "/addresses", "/users", "/audit?limit=500", "/keys"]
+    {
         let (_, told) = site.get(path, &site.admin).await;
         let told = told.to_string();
         // The key list has to say whose tokens ended until the last of them has.

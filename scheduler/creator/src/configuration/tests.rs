@@ -8,7 +8,7 @@ fn full() -> Value {
     json!({"configuration": {
         "name": "École de Kita", "ssid": "Kita", "wifi_password": "correct horse",
         "admin": {"username": "boss", "password": "s3cret $1 {name}"},
-        "language": "fr", "time_zone": "Africa/Bamako",
+        "language": "fr", "time_zone": "Africa/Bamako", "colour": "#0a56c2",
         "base": {"source": "https://example.org/base.img.xz", "size": 4096},
         "output": {"size": "auto"},
         "branding": {"logo.png": "aGVsbG8="},
@@ -42,7 +42,8 @@ fn a_configuration_becomes_a_recipe_with_the_newest_content_and_vanished_content
             "/data/content/wikipedia_fr_all_maxi.zim",
             "/data/content/small.zim",
             "/data/content/content.json",
-            "/data/branding/logo.png"
+            "/data/branding/logo.png",
+            "/data/branding/colour.css"
         ]
     );
     assert_eq!(files[0]["url"], "https://download.example/zim/wikipedia_fr_all_maxi_2025-06.zim");
@@ -56,6 +57,7 @@ fn a_configuration_becomes_a_recipe_with_the_newest_content_and_vanished_content
             "content gone is not in the catalogue any more"
         ]
     );
+    assert_eq!(files[4]["content"], ":root { --brand-colour: #0a56c2; }\n");
     assert_eq!(recipe["base"]["size"], 4096);
     let image = json!({"ident": "ghcr.io/offspot/kiwix-serve:dev", "platform": "linux/arm/v7"});
     assert_eq!(recipe["oci_images"], json!([image]));

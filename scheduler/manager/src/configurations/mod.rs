@@ -28,8 +28,8 @@ use crate::page::{After, InLanguage, Refused, Shell, all, back_to, show};
 use crate::session::Session;
 use crate::words::Words;
 
-/// Configurations of one page of the list.
-const PER_PAGE: usize = 500;
+/// Configurations the list shows: each is looked up in the catalogue.
+const PER_PAGE: usize = 200;
 /// Largest file that is imported, bytes: what the API takes.
 const MAX_IMPORT: usize = 512 * 1024;
 
