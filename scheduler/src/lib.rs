@@ -17,7 +17,6 @@ use std::sync::Arc;
 pub use api::table::{RouteView, routes};
 pub use effects::ask::Answering;
 pub use effects::background::Background;
-pub use effects::configurations::empty_recipe;
 pub use effects::content::CatalogueConfig;
 pub use effects::idempotency::Once;
 pub use effects::keeping::Keeping;

@@ -408,6 +408,10 @@ async fn an_address_is_made_corrected_chosen_for_an_order_and_deleted() {
     let page = text(shop.get(&placed, &cookie).await).await;
     assert!(page.contains("B.P. 7") && page.contains("+22320212223") && !page.contains("ignored"), "{page}");
 
+    let again = placed.split('?').next().unwrap().replace("/orders/", "/orders/new?again=");
+    let again = text(shop.get(&again, &cookie).await).await;
+    assert_eq!(field(&again, "recipient_phone"), "+22320212223", "the same recipient again");
+
     let version = field(&text(shop.get(&path, &cookie).await).await, "version");
     let changed = typed("%2B223+20+21+22+23", &format!("&version={version}&postal_code=&company=%C3%89cole"));
     assert_eq!(led_to(&shop.post(&cookie, &path, &changed).await), format!("{path}?done=saved"));

@@ -4,7 +4,7 @@
 use cardshop_protocol::api::Page;
 use cardshop_protocol::ids::{Channel, ObjectId};
 use cardshop_protocol::token::Role;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::catalogue::{MAX_NAME, not_an_object};
 use super::idempotency::Once;
@@ -374,9 +374,4 @@ pub(crate) fn must_be_free(what: &str, mut needed_by: Vec<String>) -> Result<(),
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let text = format!("this {what} is needed by {}{more}", needed_by.join(", "));
     Err(SchedulerError::Conflict { code: "in_use", text })
-}
-
-/// A recipe with nothing in it but the name, for a start.
-pub fn empty_recipe(name: &str) -> Value {
-    json!({"configuration": {"name": name}})
 }

@@ -5,6 +5,7 @@ use axum::Form;
 use axum::extract::{Path, State};
 use axum::response::{Html, IntoResponse, Response};
 use cardshop_protocol::configuration::{Admin, Configuration};
+use cardshop_protocol::token::Role;
 use cardshop_scheduler::core::documents::ChannelDocument;
 use cardshop_scheduler::core::rights::Action;
 use cardshop_scheduler::{InvalidField, Once, Scheduler, SchedulerError, random_password};
@@ -54,6 +55,7 @@ struct GeneralPage {
     id: String,
     typed: Typed,
     channels: Vec<ChannelDocument>,
+    staff: bool,
     fault: String,
 }
 
@@ -68,7 +70,9 @@ fn draw(
         typed.key = random_password();
     }
     let channels = all(|page| scheduler.channels(&session.principal, page))?;
-    Ok(GeneralPage { shell: Shell::new(scheduler, session, &After::default())?, id, typed, channels, fault })
+    let staff = session.principal.role == Role::Staff;
+    let shell = Shell::new(scheduler, session, &After::default())?;
+    Ok(GeneralPage { shell, id, typed, channels, staff, fault })
 }
 
 /// A text that is there.

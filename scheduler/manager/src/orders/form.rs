@@ -49,6 +49,12 @@ pub(crate) struct Typed {
     #[serde(default)]
     recipient_name: String,
     #[serde(default)]
+    recipient_company: String,
+    #[serde(default)]
+    recipient_phone: String,
+    #[serde(default)]
+    recipient_language: String,
+    #[serde(default)]
     recipient_address: String,
     #[serde(default)]
     recipient_country: String,
@@ -112,6 +118,9 @@ impl Typed {
             quantity: order.quantity.to_string(),
             channel: order.channel.to_string(),
             recipient_name: said("name"),
+            recipient_company: said("company"),
+            recipient_phone: said("phone"),
+            recipient_language: said("language"),
             recipient_address: said("address"),
             recipient_country: said("country"),
             recipient_email: said("email"),
@@ -130,9 +139,12 @@ impl Typed {
         let mut recipient = serde_json::Map::new();
         for (key, typed) in [
             ("name", &self.recipient_name),
+            ("company", &self.recipient_company),
             ("address", &self.recipient_address),
             ("country", &self.recipient_country),
             ("email", &self.recipient_email),
+            ("phone", &self.recipient_phone),
+            ("language", &self.recipient_language),
         ] {
             if !typed.trim().is_empty() {
                 recipient.insert(key.into(), json!(typed.trim()));
