@@ -330,6 +330,11 @@ fn rebuild(path: &Path, files: &Path, folder: &Path) -> Result<(sled::Tree, Chai
         let Some((number, export)) = exports.pop() else { break 0 };
         match load_export(&tree, &export) {
             Ok(()) => break number,
+            Err(StoreError::Dump(error)) if number == 0 => {
+                // Made by an import: no journal tells what was in it.
+                let reason = format!("{} is damaged: {error}", export.display());
+                return Err(StoreError::Damaged { path: path.to_owned(), reason });
+            }
             Err(StoreError::Dump(error)) => {
                 tracing::error!(export = %export.display(), %error, "an export is damaged; the one before is taken");
                 std::fs::remove_file(&export).map_err(disk)?;

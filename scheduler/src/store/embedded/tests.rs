@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::super::conformance::{Thing, create, ids, thing};
-use super::super::{Batch, Select, Store, StoreError};
+use super::super::{Batch, Select, Store, StoreAddress, StoreError, export_store, import_store};
 use super::journal::JournalFile;
 use super::{Embedded, World, folder, journal};
 
@@ -289,6 +289,27 @@ async fn a_damaged_journal_costs_nothing_while_sled_is_whole_and_is_refused_by_n
     // The export that was written at once makes up for it.
     let store = open(directory.path(), in_boot("a third")).unwrap();
     assert!(contents(&store) == before && store.repaired().is_none());
+}
+
+#[tokio::test]
+async fn a_damaged_import_is_refused_and_not_taken_for_an_empty_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let (from, to) = (directory.path().join("from"), directory.path().join("to"));
+    let wanted = filled(&from, World::default()).await;
+    let mut bytes = Vec::new();
+    export_store(StoreAddress::Directory(from), &mut bytes).unwrap();
+    import_store(StoreAddress::Directory(to.clone()), &bytes[..]).unwrap();
+    let (_, export) = folder::exports(&to.join("journal")).unwrap().pop().unwrap();
+    let whole = std::fs::read(&export).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    std::fs::write(&export, damaged).unwrap();
+    for _ in 0..2 {
+        let refused = open(&to, World::default()).err().expect("it is refused");
+        assert!(matches!(&refused, StoreError::Damaged { .. }), "{refused}");
+    }
+    std::fs::write(&export, whole).unwrap();
+    assert_eq!(contents(&open(&to, World::default()).unwrap()), wanted);
 }
 
 #[tokio::test]
