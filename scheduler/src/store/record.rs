@@ -29,6 +29,23 @@ impl Record {
         serde_json::from_slice(bytes)
     }
 
+    /// All but the body, which is read and let go of.
+    pub(super) fn decode_head(bytes: &[u8]) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Head {
+            kind: String,
+            id: String,
+            version: u64,
+            schema: u32,
+            #[serde(default)]
+            index: Vec<(String, String)>,
+            #[serde(rename = "body")]
+            _body: serde::de::IgnoredAny,
+        }
+        let Head { kind, id, version, schema, index, .. } = serde_json::from_slice(bytes)?;
+        Ok(Self { kind, id, version, schema, index, body: Value::Null })
+    }
+
     /// The document, brought to the schema of this program.
     ///
     /// # Errors
