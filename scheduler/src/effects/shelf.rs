@@ -55,8 +55,8 @@ impl Scheduler {
 
     /// How long an image must stay: as long as the last link to it, for good when cards are made of it.
     fn needed_until(&self, warehouse: &str, image: ImageId) -> Result<Option<Timestamp>, SchedulerError> {
-        let mut users = self.all::<Order>(None)?;
-        users.retain(|o| o.warehouse == warehouse && o.image.as_ref().is_some_and(|i| i.id == image));
+        let mut users = self.all::<Order>(Some(("image", &image.to_string())))?;
+        users.retain(|o| o.warehouse == warehouse);
         if users.iter().any(|order| order.kind == OrderKind::Physical) {
             return Ok(None);
         }
