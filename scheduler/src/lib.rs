@@ -18,6 +18,7 @@ pub use api::table::{RouteView, routes};
 pub use effects::ask::Answering;
 pub use effects::background::Background;
 pub use effects::content::CatalogueConfig;
+pub use effects::furnish::furnish_store;
 pub use effects::idempotency::Once;
 pub use effects::keeping::Keeping;
 pub use effects::live::{LiveEvent, LiveFeed};

@@ -22,6 +22,7 @@ pub(crate) mod configurations;
 pub(crate) mod content;
 pub(crate) mod events;
 pub(crate) mod forget;
+pub(crate) mod furnish;
 pub(crate) mod homeassistant;
 pub(crate) mod idempotency;
 pub(crate) mod inbox;

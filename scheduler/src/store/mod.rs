@@ -21,6 +21,7 @@ mod dump;
 mod embedded;
 mod engine;
 mod entry;
+mod furnish;
 mod keys;
 #[cfg(test)]
 mod killed;
@@ -46,6 +47,7 @@ pub(crate) use batch::{Batch, Stored};
 pub(crate) use documents::KINDS;
 pub use dump::read_any_dump;
 pub(crate) use engine::News;
+pub(crate) use furnish::furnish;
 pub use load::{Loaded, TRANSITION_SIZE, load_store};
 pub use postgres::PostgresAddress;
 pub(crate) use record::Record;
