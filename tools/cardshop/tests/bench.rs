@@ -1,4 +1,4 @@
-//! The benchmarks of cards, builds and the store run, with little to do: what they say can be read, and nothing stays behind.
+//! The benchmarks of cards, builds, the store and the scheduler run, with little to do: what they say can be read, and nothing stays behind.
 #![allow(clippy::unwrap_used)] // a test helper that cannot unwrap reads worse and asserts less
 #![allow(clippy::print_stdout)] // a test that is skipped says so
 
@@ -75,5 +75,17 @@ fn a_bench_of_the_store_counts_transitions_beside_the_disks_own_syncs() {
     let round = events.iter().find(|e| e["event"] == "bench").unwrap();
     assert!(round["per_second"].as_f64().unwrap() > 0.0 && round["limit"].as_f64().unwrap() > 0.0, "{text}");
     assert_eq!(events.iter().filter(|e| e["event"] == "goal").count(), 2, "{text}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "all files are gone");
+}
+
+#[test]
+fn a_bench_of_the_scheduler_turns_pages_watches_the_dashboard_and_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let few = ["scheduler", "--orders", "700", "--events", "3000", "--seconds", "2", "--rate", "50"];
+    let (text, events) = bench(&few, folder.path());
+    let lists = events.iter().filter(|e| e["event"] == "bench" && e["list"].is_string());
+    assert!(lists.filter(|e| e["p99_ms"].as_f64().unwrap() > 0.0).count() >= 8, "{text}");
+    let goals: Vec<_> = events.iter().filter(|e| e["event"] == "goal").collect();
+    assert!(goals.len() == 4 && goals.iter().all(|goal| goal["measured"].as_f64().unwrap() > 0.0), "{text}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "all files are gone");
 }

@@ -28,3 +28,17 @@ fn a_life_is_told_with_its_digest_and_the_command_that_lives_it_again() {
     assert_eq!(sim(&again).1[0]["digest"], life["digest"], "in another process, too");
     assert_eq!(sim(&["--seed", "3", "--faults", "some"]).0, Some(2));
 }
+
+#[test]
+fn fifty_appliances_at_a_real_site_are_seen_and_every_card_they_tell_of_counts_once() {
+    let (code, told) = sim(&["--appliances", "50", "--slots", "8", "--minutes", "0.1", "--rate", "200"]);
+    let load = told.iter().find(|event| event["event"] == "load").unwrap_or_else(|| panic!("{told:?}"));
+    let number = |field: &str| load[field].as_u64().unwrap();
+    assert_eq!(code, Some(0), "{load}");
+    assert_eq!(number("appliances"), 50);
+    assert!(number("cards") > 0 && number("cards") == number("cards_counted"), "{load}");
+    assert_eq!(number("facts"), number("facts_stored"));
+    // Two states of a slot may be one line when they come at once.
+    assert!(number("states") > 0 && number("states_seen") * 10 >= number("states") * 9, "{load}");
+    assert!(load["memory_mib"].as_f64().unwrap() > 0.0 && load["p99_ms"].as_f64().unwrap() > 0.0);
+}

@@ -5,6 +5,7 @@ mod broker;
 mod build;
 mod card;
 mod fetch;
+mod scheduler;
 mod store;
 
 use clap::Subcommand;
@@ -28,6 +29,7 @@ enum What {
     Build(build::BenchBuild),
     Card(card::BenchCard),
     Fetch(fetch::BenchFetch),
+    Scheduler(scheduler::BenchScheduler),
     Store(store::BenchStore),
 }
 
@@ -38,6 +40,7 @@ impl Bench {
             What::Build(bench) => bench.run(output),
             What::Card(bench) => bench.run(output),
             What::Fetch(bench) => bench.run(output),
+            What::Scheduler(bench) => bench.run(output),
             What::Store(bench) => bench.run(output),
         }
     }
