@@ -98,7 +98,7 @@ impl Scheduler {
         let root = Self::simulated_person("admin", Role::Staff, Vec::new());
         let configuration = json!({"name": "Library", "recipe": {"files": []}});
         let configuration = self.create_configuration(&root, configuration, None).await?;
-        let body = json!({"configuration": configuration.id, "kind": "physical", "quantity": QUANTITY,
+        let body = json!({"configuration": configuration.configuration.id, "kind": "physical", "quantity": QUANTITY,
             "recipient": {"name": "Village school", "address": "2 Example Road"}});
         let view = self.create_order(&root, body, None).await?;
         let mut order = self.order_of(&root, view.id)?;

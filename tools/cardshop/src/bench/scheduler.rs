@@ -61,15 +61,17 @@ impl BenchScheduler {
         let folder = tempfile::Builder::new().prefix("cardshop-bench.").tempdir_in(&self.dir)?;
         let data = folder.path().join("site");
         let began = Instant::now();
-        let config = config(data.join("scheduler"));
+        // A warehouse that is at another address after each start would have moved, and all orders with it.
+        let warehouse = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let config = config(data.join("scheduler"), warehouse);
         let documents = runtime()?.block_on(furnish_store(config, self.orders, self.events))?;
         output.line(format_args!("{documents} documents in {:.0} s", began.elapsed().as_secs_f64()));
         // The first start makes sled's files of the import.
-        let first = Served::start(&data)?;
+        let first = Served::start(&data, Some(warehouse))?;
         let made = first.took;
         output.line(format_args!("first start, from an import: {:.1} s", made.as_secs_f64()));
         first.stop()?;
-        let served = Served::start(&data)?;
+        let served = Served::start(&data, Some(warehouse))?;
         let start = served.took.as_secs_f64();
         let idle = served.resident_mib()?;
         let client = Client::login(&served.http, USERNAME, PASSWORD)?;
@@ -114,7 +116,7 @@ impl BenchScheduler {
     }
 }
 
-fn config(data: PathBuf) -> Config {
+fn config(data: PathBuf, warehouse: u16) -> Config {
     Config {
         data,
         public_url: "http://127.0.0.1:1".into(),
@@ -123,8 +125,9 @@ fn config(data: PathBuf) -> Config {
         appliance_mqtt_url: None,
         own_ca: None,
         roots: RootCerts::WebPki,
-        warehouses: vec!["http://127.0.0.1:1".into()],
+        warehouses: vec![format!("http://127.0.0.1:{warehouse}")],
         admin_password: Some(PASSWORD.into()),
+        catalogue: cardshop_scheduler::CatalogueConfig::default(),
         keeping: Keeping { backups: 0, ..Keeping::default() },
     }
 }

@@ -43,7 +43,7 @@ pub(super) fn play(words: &Words, output: &Output, stop: &StopFlag) -> anyhow::R
     let (http, mqtt) = match &words.site {
         Some(site) => site.clone(),
         None => {
-            let own = served.insert(Served::start(&folder.path().join("site"))?);
+            let own = served.insert(Served::start(&folder.path().join("site"), None)?);
             password = own.password.clone();
             (own.http.clone(), own.mqtt.clone())
         }

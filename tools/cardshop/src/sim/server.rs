@@ -21,11 +21,15 @@ pub(crate) struct Served {
 }
 
 impl Served {
-    /// Starts a site that keeps everything in `data`, and waits until it is ready.
-    pub(crate) fn start(data: &Path) -> anyhow::Result<Self> {
+    /// Starts a site that keeps everything in `data`, and waits until it is ready; `warehouse` is its warehouse's port, any
+    /// that is free without one.
+    pub(crate) fn start(data: &Path, warehouse: Option<u16>) -> anyhow::Result<Self> {
         let began = Instant::now();
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["up", "--json", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        if let Some(port) = warehouse {
+            command.args(["--warehouse-listen", &format!("127.0.0.1:{port}")]);
+        }
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         let stdout = child.stdout.take().context("it has a standard output")?;

@@ -68,6 +68,7 @@ fn token(signer: &TokenSigner, task: TaskId) -> String {
         jti: "1".into(),
         iat: now,
         exp: now + TOKEN_LIFE_S,
+        signed_by: None,
     })
 }
 
