@@ -5,13 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cardshop_agent::core::book::Book;
 use cardshop_agent::core::history::{History, Record};
-use cardshop_agent::core::{Effect, Event, Failure, Message as Told, Shop, SlotEvent, Trouble, Work};
-use cardshop_card::FailureNote;
+use cardshop_agent::core::{Effect, Event, Message as Told, Shop, SlotEvent};
 use cardshop_protocol::ids::{ApplianceId, ImageId, SlotId};
 use cardshop_protocol::keys::appliance_id;
 use cardshop_protocol::message::{
-    Ack, Command, CommandReply, Desired, Health, Info, Presence, Progress, Remedy, SlotInfo, StatusMessage,
-    TimeMessage, VERSION, WritePhase,
+    Ack, Command, CommandReply, Desired, Health, Info, Presence, SlotInfo, StatusMessage, TimeMessage,
+    VERSION,
 };
 use cardshop_protocol::time::Timestamp;
 use cardshop_protocol::token::{Claims, Role};
@@ -20,8 +19,9 @@ use ed25519_dalek::SigningKey;
 use serde::Serialize;
 
 use super::broker::{Message, Party, appliance_filters, claims};
-use super::cards::Kind;
-use super::world::{Happening, Plant, World};
+use super::plants::Plant;
+use super::world::{Happening, World};
+use super::writing::Job;
 
 /// A journal longer than this is compacted at an acknowledgement, records.
 const COMPACT_ABOVE: usize = 60;
@@ -29,8 +29,6 @@ const COMPACT_ABOVE: usize = 60;
 const TOLERANCE_MS: i64 = 5_000;
 /// Connections of one start. **Source:** `agent/src/effects/mqtt.rs`.
 const CONNECTIONS_PER_BOOT: u64 = 1 << 20;
-/// How much of an image comes with each step of a fetch, of a hundred.
-const FETCH_STEP: u64 = 25;
 
 /// What survives the end of the agent's process.
 #[derive(Default)]
@@ -39,25 +37,15 @@ pub(super) struct Disk {
     desired: Option<Desired>,
     book: Book,
     /// How much of each image is here, of a hundred.
-    images: BTreeMap<ImageId, u64>,
+    pub(super) images: BTreeMap<ImageId, u64>,
     pub(super) full: u32,
-}
-
-/// A write that is under way.
-struct Job {
-    number: u64,
-    work: Work,
-    card: Option<usize>,
-    again: Option<Option<FailureNote>>,
-    stopped: bool,
-    stalled: bool,
 }
 
 /// The agent's process.
 pub(super) struct Agent {
     pub(super) shop: Shop,
-    jobs: BTreeMap<SlotId, Job>,
-    fetching: BTreeSet<ImageId>,
+    pub(super) jobs: BTreeMap<SlotId, Job>,
+    pub(super) fetching: BTreeSet<ImageId>,
 }
 
 /// One place for a card.
@@ -397,145 +385,6 @@ impl World {
                 let message = Message { topic: topic.to_string(), payload: Vec::new(), retain: true };
                 self.publish(Party::Appliance(a), message);
             }
-        }
-    }
-
-    /// A look at a card has ended.
-    pub(super) fn probed(&mut self, a: usize, life: u64, slot: SlotId, visit: u64) {
-        if self.appliances[a].life != life {
-            return;
-        }
-        let finding = match self.appliances[a].slots[&slot] {
-            Slot { card: Some(card), unplugged: 0, .. } => self.cards[card].look(),
-            _ => cardshop_agent::core::Finding::Failed(Failure::new("card_removed", "gone", Remedy::Retry)),
-        };
-        self.tell_agent(a, Event::Slot { slot, event: SlotEvent::Probed { visit, finding } });
-    }
-
-    fn begin_write(
-        &mut self,
-        a: usize,
-        slot: SlotId,
-        number: u64,
-        work: Work,
-        again: Option<Option<FailureNote>>,
-    ) {
-        let place = self.appliances[a].slots[&slot];
-        let life = self.appliances[a].life;
-        let card = place.card.filter(|_| place.unplugged == 0);
-        let mut takes = 10;
-        if let Some(card) = card {
-            self.check_overwrite(a, &slot, card);
-            self.cards[card].spoil();
-            self.cards[card].finished = None;
-            self.cards[card].released = false;
-            let slow = if self.cards[card].kind == Kind::Slow { 10 } else { 1 };
-            takes = self.wire.from(40_000..240_000) * slow;
-        }
-        // Without a card it is the next one's turn, whose arrival still waits in the queue.
-        let job = Job { number, work, card, again, stopped: false, stalled: false };
-        let Some(agent) = &mut self.appliances[a].agent else { return };
-        agent.jobs.insert(slot.clone(), job);
-        for (part, phase) in [(10, WritePhase::Writing), (60, WritePhase::Verifying)] {
-            let (slot, at) = (slot.clone(), takes * part / 100);
-            self.after(at, Happening::WriteGoesOn { a, life, slot, job: number, phase });
-        }
-        self.after(takes, Happening::WriteEnds { a, life, slot, job: number });
-    }
-
-    fn stop_write(&mut self, a: usize, slot: SlotId, number: u64) {
-        let (life, pause) = (self.appliances[a].life, self.wire.from(50..2_000));
-        let Some(agent) = &mut self.appliances[a].agent else { return };
-        if let Some(job) = agent.jobs.get_mut(&slot).filter(|job| job.number == number) {
-            job.stopped = true;
-            self.after(pause, Happening::WriteEnds { a, life, slot, job: number });
-        }
-    }
-
-    fn job(&mut self, a: usize, life: u64, slot: &SlotId, number: u64) -> Option<&mut Job> {
-        let appliance = &mut self.appliances[a];
-        let agent = appliance.agent.as_mut().filter(|_| appliance.life == life)?;
-        agent.jobs.get_mut(slot).filter(|job| job.number == number)
-    }
-
-    pub(super) fn write_goes_on(&mut self, a: usize, life: u64, slot: SlotId, job: u64, phase: WritePhase) {
-        if self.job(a, life, &slot, job).is_none_or(|job| job.stopped) {
-            return;
-        }
-        let progress = Progress { v: VERSION, phase, done: 1, total: 2, rate_bps: 1, eta_s: None };
-        self.tell_agent(a, Event::Slot { slot, event: SlotEvent::Progress { job, progress } });
-    }
-
-    pub(super) fn write_ends(&mut self, a: usize, life: u64, slot: SlotId, number: u64) {
-        let Some(job) = self.job(a, life, &slot, number) else { return };
-        let (stopped, stalled, card, work) = (job.stopped, job.stalled, job.card, job.work.clone());
-        let again = job.again.clone();
-        let place = self.appliances[a].slots[&slot];
-        let result = if card.is_none() || place.card != card || place.unplugged > 0 {
-            Err(Failure::new("card_removed", "the card was taken out", Remedy::Retry))
-        } else if stopped {
-            Err(Failure::new("stopped", "stopped", Remedy::Retry))
-        } else if self.appliances[a].disk.images.get(&work.image) != Some(&100) {
-            // It waits for bytes.
-            self.after(10_000, Happening::WriteEnds { a, life, slot: slot.clone(), job: number });
-            if !stalled {
-                self.job(a, life, &slot, number).expect("found above").stalled = true;
-                let event = SlotEvent::Stalled { job: number, stalled: true };
-                self.tell_agent(a, Event::Slot { slot, event });
-            }
-            return;
-        } else {
-            let card = card.expect("asked above");
-            self.write_card(a, &slot, card, &work, again.as_ref())
-        };
-        self.tell_agent(a, Event::Slot { slot, event: SlotEvent::Ended { job: number, result } });
-    }
-
-    fn begin_fetch(&mut self, a: usize, image: ImageId) {
-        let life = self.appliances[a].life;
-        let pause = self.wire.from(500..5_000);
-        let Some(agent) = &mut self.appliances[a].agent else { return };
-        if agent.fetching.insert(image) {
-            self.after(pause, Happening::Fetches { a, life, image });
-        }
-    }
-
-    /// More of an image comes, or something keeps it from coming.
-    pub(super) fn fetches(&mut self, a: usize, life: u64, image: ImageId) {
-        let appliance = &self.appliances[a];
-        let Some(agent) = appliance.agent.as_ref().filter(|_| appliance.life == life) else { return };
-        if !agent.fetching.contains(&image) {
-            return;
-        }
-        let here = appliance.disk.images.get(&image).copied();
-        let away = appliance.fetch_cut > 0 || self.warehouse.is_away() || !self.warehouse.has(image);
-        let trouble = match here {
-            Some(100) => None,
-            _ if away => Some(Trouble::WarehousesAway),
-            _ if appliance.cache_full > 0 => Some(Trouble::CacheFull),
-            _ => None,
-        };
-        for which in [Trouble::WarehousesAway, Trouble::CacheFull] {
-            let text = (trouble == Some(which)).then(|| "as simulated".to_owned());
-            self.tell_agent(a, Event::ImageTrouble { image, trouble: which, text });
-        }
-        if trouble.is_some() {
-            return self.after(20_000, Happening::Fetches { a, life, image });
-        }
-        if here != Some(100) && self.appliances[a].lied_to > 0 {
-            self.appliances[a].agent.iter_mut().for_each(|agent| {
-                agent.fetching.remove(&image);
-            });
-            let fault = Failure::new("chunk_mismatch", "not what its index says", Remedy::CallOperator).fault;
-            return self.tell_agent(a, Event::ImageRefused { image, fault });
-        }
-        self.tell_agent(a, Event::ImageReady { image, total: 100 });
-        let fetched = here.map_or(0, |here| (here + FETCH_STEP).min(100));
-        self.appliances[a].disk.images.insert(image, fetched);
-        self.tell_agent(a, Event::ImageProgress { image, fetched });
-        if fetched < 100 {
-            let pause = self.wire.from(2_000..30_000);
-            self.after(pause, Happening::Fetches { a, life, image });
         }
     }
 }

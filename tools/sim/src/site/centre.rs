@@ -12,7 +12,8 @@ use cardshop_scheduler::{Config, Keeping, Published, RootCerts, Scheduler, Sched
 
 use super::broker::{Message, Party, centre_filters, claims};
 use super::images::WAREHOUSE;
-use super::world::{Happening, Plant, World};
+use super::plants::Plant;
+use super::world::{Happening, World};
 
 /// The scheduler, while it runs, and what it runs in.
 pub(super) struct Centre {

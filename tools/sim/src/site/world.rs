@@ -2,34 +2,29 @@
 //! same seed gives the same life, step by step.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use cardshop_protocol::api::{Join, Membership};
 use cardshop_protocol::ids::{ImageId, ObjectId, OrderId, SlotId};
-use cardshop_protocol::join::JoinToken;
-use cardshop_protocol::keys::{appliance_id, encode_public, encode_signature};
 use cardshop_protocol::message::WritePhase;
 use cardshop_protocol::time::Timestamp;
-use cardshop_protocol::token::Role;
-use cardshop_scheduler::{NewUser, Scheduler, SchedulerError, Simulation, Truth};
-use ed25519_dalek::{Signer, SigningKey};
-use serde_json::json;
+use cardshop_scheduler::Truth;
 
 use super::appliance::Appliance;
 use super::broker::{Broker, Message, Party};
-use super::cards::{Card, Kind, Place};
-use super::centre::{Centre, config, runtime};
+use super::cards::{Card, Kind};
+use super::centre::Centre;
 use super::chance::Chance;
+use super::creators::{CREATORS, Creator};
 use super::faults::{Fault, What};
 use super::images::{Image, Warehouse};
 use super::invariants::Placed;
 use super::line::Line;
-use super::people::{CREATORS, Creator, MANAGERS, person};
-pub(super) use super::plants::Plant;
+use super::plants::Plant;
+use super::template::{UNITS, join, template};
 use super::trace::Trace;
 
 /// When lives begin, milliseconds since 1970: 2026-11-01.
-const BEGINNING_MS: u64 = 1_793_491_200_000;
+pub(super) const BEGINNING_MS: u64 = 1_793_491_200_000;
 /// How often time passes for agents, and timers look, milliseconds: rarer than in truth (250 ms, 2 s), because nothing
 /// shorter than this is waited for but by chance.
 const TICK_MS: u64 = 10_000;
@@ -40,10 +35,6 @@ const QUIET_TICK_MS: u64 = 60_000;
 const QUIET_AFTER_MS: u64 = 3 * 3_600_000;
 /// How long everything is watched after its end.
 const SETTLING_MS: u64 = 120_000;
-/// Units that the organization begins with.
-const UNITS: u64 = 60;
-/// Configurations that are ordered.
-const CONFIGURATIONS: u64 = 3;
 
 /// Something that is to happen.
 #[derive(Debug, Clone)]
@@ -90,7 +81,7 @@ pub(super) struct World {
     pub(super) centre: Centre,
     pub(super) appliances: Vec<Appliance>,
     pub(super) warehouse: Warehouse,
-    away: u32,
+    pub(super) away: u32,
     pub(super) images: BTreeMap<ImageId, Arc<Image>>,
     pub(super) cards: Vec<Card>,
     /// The next cards somebody puts in, by appliance: of which kind, and how many.
@@ -112,71 +103,6 @@ pub(super) struct World {
     calm_since: u64,
     over_since: Option<u64>,
     _data: tempfile::TempDir,
-}
-
-/// A site as it is before its first life: people, an organization, configurations. Made once a process; passwords take
-/// their time.
-struct Template {
-    world: Simulation,
-    configurations: Vec<ObjectId>,
-}
-
-fn template() -> &'static Template {
-    static TEMPLATE: OnceLock<Template> = OnceLock::new();
-    TEMPLATE.get_or_init(|| {
-        let warehouse = Warehouse::default();
-        let world = Simulation::new(0, Timestamp::from_ms(BEGINNING_MS), warehouse.answering());
-        let data = tempfile::tempdir().expect("a temporary directory can be made");
-        let made = runtime().block_on(furnish(&config(data.path()), &world));
-        Template { configurations: made.expect("an empty site can be furnished"), world }
-    })
-}
-
-async fn furnish(
-    config: &cardshop_scheduler::Config,
-    world: &Simulation,
-) -> Result<Vec<ObjectId>, SchedulerError> {
-    let (scheduler, _) = Scheduler::open_simulated(config.clone(), world).await?;
-    let root = person("root", Role::Staff);
-    let organization = json!({"name": "School", "units": UNITS, "several_orders": true});
-    let organization = scheduler.create_organization(&root, organization, None).await?;
-    let user = NewUser {
-        username: MANAGERS[0].into(),
-        password: "simulated password".into(),
-        role: Role::Manager,
-        channels: Vec::new(),
-        organization: Some(organization.id),
-        email: None,
-        expires: None,
-        links_only: false,
-    };
-    scheduler.create_user(&root, user, None).await?;
-    let mut configurations = Vec::new();
-    for n in 1..=CONFIGURATIONS {
-        let body = json!({"name": format!("Library {n}"), "recipe": {"simulated": n}});
-        configurations.push(scheduler.create_configuration(&root, body, None).await?.configuration.id);
-    }
-    Ok(configurations)
-}
-
-/// An appliance joins and is let in.
-pub(super) async fn join(scheduler: &Scheduler, key: &SigningKey, a: usize) -> Result<(), SchedulerError> {
-    let root = person("root", Role::Staff);
-    let token = scheduler.create_join_token(&root, json!({}), None).await?.token;
-    let token: JoinToken = token.parse().expect("a token that was just made");
-    let public = key.verifying_key();
-    let proof = key.sign(&token.proof_message(public.as_bytes())).to_bytes();
-    let join = Join {
-        token: token.to_string(),
-        public_key: encode_public(&public),
-        proof: encode_signature(&proof),
-        label: format!("a{a}"),
-        hardware: Default::default(),
-    };
-    if scheduler.join(&join).await?.state != Membership::Approved {
-        scheduler.approve_appliance(&root, appliance_id(&public), None).await?;
-    }
-    Ok(())
 }
 
 impl World {
@@ -350,117 +276,6 @@ impl World {
                 self.say("the bad times are over");
                 (self.calm, self.calm_since) = (true, self.now_ms);
             }
-        }
-    }
-
-    /// A fault begins or ends.
-    fn goes_wrong(&mut self, what: What, begins: bool) {
-        let count = |faults: &mut u32| *faults = if begins { *faults + 1 } else { faults.saturating_sub(1) };
-        match what {
-            What::CentreDiskFull => {
-                count(&mut self.centre.full);
-                self.centre.world.set_disk_full(self.centre.full > 0);
-            }
-            What::CentreClock(seconds) => self.centre.clock_s = if begins { seconds } else { 0 },
-            What::CentreCut => self.cut(Party::Centre, begins),
-            What::Cut(a) => self.cut(Party::Appliance(a), begins),
-            What::FetchCut(a) => count(&mut self.appliances[a].fetch_cut),
-            What::Late(a, ms) => self.line(Party::Appliance(a)).late_ms = if begins { ms } else { 0 },
-            What::Doubled(a) => self.line(Party::Appliance(a)).doubles = begins,
-            What::FactsLost(a) => self.line(Party::Appliance(a)).loses_facts = begins,
-            What::AgentDiskFull(a) => count(&mut self.appliances[a].disk.full),
-            What::CacheFull(a) => count(&mut self.appliances[a].cache_full),
-            What::BadReader(a, n) => count(&mut self.slot(a, n).bad),
-            What::Unplugged(a, n) => {
-                count(&mut self.slot(a, n).unplugged);
-                self.look_at_slot(a, &SlotId::numbered(n + 1));
-            }
-            What::WarehouseAway => {
-                count(&mut self.away);
-                self.warehouse.set_away(self.away > 0);
-            }
-            What::WarehouseLies(a) => count(&mut self.appliances[a].lied_to),
-            What::CreatorSilent(c) => count(&mut self.creators[c].silent),
-            What::Held(a, n) => self.hold_slot(a, SlotId::numbered(n + 1), begins),
-            What::ThrownOut(a) if begins => self.throw_out(a),
-            What::ThrownOut(a) => self.let_in(a),
-            What::SwitchedOff(a) => {
-                count(&mut self.appliances[a].off);
-                if begins { self.kill_agent(a, true) } else { self.start_agent(a) }
-            }
-            What::Maintenance => self.maintain(begins),
-            _ if begins => self.strikes(what),
-            _ => {}
-        }
-    }
-
-    /// A fault that lasts for no time.
-    fn strikes(&mut self, what: What) {
-        match what {
-            What::AgentKilled(a) => self.kill_agent(a, false),
-            What::PowerCut(a) => self.kill_agent(a, true),
-            What::CentreKilled => self.kill_centre(),
-            What::CentreStops(after, carried_out) => self.centre.world.stop_in(after, carried_out),
-            What::BrokerAnew(forgets) => self.broker_anew(forgets),
-            What::Impostor(a) => self.impostor(a),
-            What::AgentClock(a, seconds) => self.appliances[a].clock_ms += seconds * 1000,
-            What::Supply(a, kind, many) => self.supply[a] = Some((kind, many)),
-            What::Pulled(a, n) => self.take_out(a, &SlotId::numbered(n + 1), Place::Hand(a)),
-            What::CreatorKilled(c) => self.kill_creator(c),
-            What::CreatorFails(c, permanent) => self.creators[c].fails = Some(permanent),
-            What::CreatorLies(c) => self.creators[c].lies = true,
-            What::Canceled => self.cancel_one(),
-            What::Retried => self.retry_one(),
-            What::PutBack(a) => self.put_back(a),
-            What::Clash(clash) => self.clash(clash),
-            _ => unreachable!("it lasts, and is taken by `goes_wrong`"),
-        }
-    }
-
-    fn slot(&mut self, a: usize, n: u32) -> &mut super::appliance::Slot {
-        self.appliances[a].slots.get_mut(&SlotId::numbered(n + 1)).expect("faults name slots there are")
-    }
-
-    fn cut(&mut self, who: Party, begins: bool) {
-        let line = self.line(who);
-        line.cuts = if begins { line.cuts + 1 } else { line.cuts.saturating_sub(1) };
-        if begins {
-            self.break_line(who);
-        }
-    }
-
-    fn maintain(&mut self, on: bool) {
-        let root = person("root", Role::Staff);
-        let body = json!({"on": on});
-        let told = self.ask_centre(|s| async move { s.set_maintenance(&root, body).await.map(|_| ()) });
-        if self.heard("maintenance", told).is_none() && !on {
-            // Nobody leaves it on.
-            self.after(30_000, Happening::Ends(What::Maintenance));
-        }
-    }
-
-    /// With an appliance's own token: what is another's, or the scheduler's. None of it may pass.
-    fn impostor(&mut self, a: usize) {
-        let Some(session) = self.line(Party::Appliance(a)).session else { return };
-        let id = self.appliances[a].id;
-        let other = self.appliances[(a + 1) % self.appliances.len()].id;
-        let forged =
-            |topic: String| Message { topic, payload: b"{\"v\":1,\"upto\":1000000}".to_vec(), retain: true };
-        let mut topics = vec![
-            format!("cardshop/1/appliance/{id}/event/ack"),
-            format!("cardshop/1/appliance/{id}/desired"),
-            "cardshop/1/server/status".to_owned(),
-        ];
-        if other != id {
-            topics.push(format!("cardshop/1/appliance/{other}/event"));
-            topics.push(format!("cardshop/1/appliance/{other}/status"));
-        }
-        let refused = self.broker.refused + topics.len() as u64;
-        for topic in topics {
-            self.arrives(Party::Appliance(a), session, forged(topic));
-        }
-        if self.broker.is_live(Party::Appliance(a), session) && self.broker.refused != refused {
-            self.fail(&format!("a{a} may publish what is not its own"));
         }
     }
 }
