@@ -22,6 +22,7 @@ pub use effects::furnish::furnish_store;
 pub use effects::idempotency::Once;
 pub use effects::keeping::Keeping;
 pub use effects::live::{LiveEvent, LiveFeed};
+pub use effects::notify::{MailApi, NotifySettings, SmtpAddress, SmtpSecurity};
 pub use effects::outlook::Outlook;
 pub use effects::paging::PageRequest;
 pub use effects::papers::LabelRequest;
@@ -65,6 +66,8 @@ pub struct Config {
     pub catalogue: CatalogueConfig,
     /// Where the state is kept, and for how long.
     pub keeping: Keeping,
+    /// How people and programs are told of what happens.
+    pub notify: NotifySettings,
 }
 
 /// The scheduler. Cheap to clone.

@@ -14,7 +14,7 @@ use super::caller::{Address, Body, Caller};
 use super::error::ApiError;
 use crate::Scheduler;
 use crate::core::rights::Action;
-use crate::core::views::{NewPassword, Rotation, UserView, ValidToken, Validate};
+use crate::core::views::{ForgotPassword, Forgotten, NewPassword, Rotation, UserView, ValidToken, Validate};
 
 pub(super) fn routes() -> Router<Scheduler> {
     Router::new()
@@ -24,6 +24,7 @@ pub(super) fn routes() -> Router<Scheduler> {
         .route("/auth/appliance", post(appliance))
         .route("/auth/validate", post(validate))
         .route("/auth/password", post(set_password))
+        .route("/auth/forgot", post(forgot))
         .route("/keys", get(keys))
         .route("/keys/rotate", post(rotate))
 }
@@ -54,6 +55,17 @@ async fn set_password(
 ) -> Result<Json<UserView>, ApiError> {
     let new: NewPassword = body.read()?;
     Ok(Json(scheduler.set_password_by_link(&new.token, new.password, &address).await?))
+}
+
+/// The same answer for everybody: whether there is such an account is not told.
+async fn forgot(
+    State(scheduler): State<Scheduler>,
+    Address(address): Address,
+    body: Body,
+) -> Result<Json<Forgotten>, ApiError> {
+    let asked: ForgotPassword = body.read()?;
+    drop(scheduler.forgot_password(&asked.username, &address)?);
+    Ok(Json(Forgotten { taken: true }))
 }
 
 async fn rotate(

@@ -156,6 +156,18 @@ impl FromRequestParts<Scheduler> for LogPath {
     }
 }
 
+/// Two names in the path; what is none of text names nothing.
+pub(super) struct Names(pub(super) String, pub(super) String);
+
+impl FromRequestParts<Scheduler> for Names {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &Scheduler) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::<(String, String)>::from_request_parts(parts, state).await;
+        let (first, second) = path.map_err(|_| SchedulerError::NotFound("object"))?.0;
+        Ok(Self(first, second))
+    }
+}
+
 /// Appliance and slot in the path.
 pub(super) struct SlotPath(pub(super) ApplianceId, pub(super) SlotId);
 

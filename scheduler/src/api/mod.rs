@@ -17,6 +17,7 @@ mod error;
 mod health;
 mod live;
 mod media;
+mod notify;
 mod openapi;
 mod orders;
 mod organizations;
@@ -63,6 +64,7 @@ impl Scheduler {
             .merge(tasks::routes())
             .merge(appliances::routes())
             .merge(live::routes())
+            .merge(notify::routes())
             .merge(site::routes())
             .merge(openapi::routes())
             .fallback(error::no_such_path)

@@ -20,14 +20,17 @@ use crate::core::documents::{Audit, ChannelDocument, Maintenance, Media, Story, 
 use crate::core::estimate::Estimate;
 use crate::core::explain::Explanation;
 use crate::core::media::Measured;
+use crate::core::notify::{
+    MessageState, MessageView, NewWebhook, Notice, PreferencesView, Preview, TemplateView, WebhookView,
+};
 use crate::core::order::OrderStatus;
 use crate::core::rights::{Action, Principal};
 use crate::core::units::Organization;
 use crate::core::views::{
-    ActionLink, ActionLinkView, ApiKeyView, ApplianceView, CardView, HookAnswer, ImageView, JoinTokenView,
-    LinkToken, LoadView, LogPiece, LogView, NewAccountHook, NewActionLink, NewApiKey, NewJoinToken,
-    NewPassword, OrderView, PresenceView, Rotation, SlotHoldView, TaskView, UseLink, UserView, ValidToken,
-    Validate,
+    ActionLink, ActionLinkView, ApiKeyView, ApplianceView, CardView, ForgotPassword, Forgotten, HookAnswer,
+    ImageView, JoinTokenView, LinkToken, LoadView, LogPiece, LogView, NewAccountHook, NewActionLink,
+    NewApiKey, NewJoinToken, NewPassword, OrderView, PresenceView, Rotation, SlotHoldView, TaskView, UseLink,
+    UserView, ValidToken, Validate,
 };
 use crate::core::web_session::SessionView;
 use crate::effects::jobs::JobView;
@@ -88,7 +91,7 @@ pub(crate) struct Operation {
 }
 
 use Access::{Known, May, Open};
-use Action::{Administer, Create, Enrol, Log, Look, Order, Ship, Tend, Watch};
+use Action::{Administer, Create, Enrol, Listen, Log, Look, Order, Ship, Tend, Watch};
 
 const fn get(path: &'static str, access: Access, summary: &'static str, shape: Shape) -> Operation {
     let answer = Answer::Json(200, shape);
@@ -187,6 +190,10 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         of::<Validate>,
     ),
     with(act("/api/v1/auth/password", Open, "Set a password by a letter", of::<UserView>), of::<NewPassword>),
+    with(
+        act("/api/v1/auth/forgot", Open, "Have a letter for a new password sent", of::<Forgotten>),
+        of::<ForgotPassword>,
+    ),
     with(act("/api/v1/keys/rotate", May(Administer), "A new key for tokens", of::<KeyList>), of::<Rotation>),
     with(act("/api/v1/join", Open, "Ask to join, with a join token", of::<JoinAnswer>), of::<Join>),
     get("/api/v1/join/{appliance}", Open, "Whether an appliance is approved", of::<JoinAnswer>),
@@ -417,6 +424,70 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     labels("/api/v1/cards/{uid}/label", May(Watch), "The card's label"),
     labels("/api/v1/appliances/{id}/labels", May(Look), "A label for each of its slots"),
     Operation {
+        query: &[
+            LIMIT,
+            CURSOR,
+            ("order", of::<cardshop_protocol::ids::ObjectId>),
+            ("state", of::<MessageState>),
+        ],
+        ..list(
+            "/api/v1/messages",
+            May(Order),
+            "What was sent to whom, and what was not",
+            of::<Page<MessageView>>,
+        )
+    },
+    with(act("/api/v1/messages/test", May(Administer), "Send a test letter", of::<MessageView>), to),
+    act("/api/v1/messages/{id}/send", May(Order), "Send it once more", of::<MessageView>),
+    list("/api/v1/webhooks", May(Listen), "Who is called", of::<Page<WebhookView>>),
+    Operation {
+        answer: Answer::Json(201, of::<NewWebhook>),
+        ..with(act("/api/v1/webhooks", May(Listen), "Have an address called", any), webhook)
+    },
+    act("/api/v1/webhooks/{id}/delete", May(Listen), "Call it no more", of::<WebhookView>),
+    act("/api/v1/webhooks/{id}/test", May(Listen), "Call it with a test", of::<MessageView>),
+    list("/api/v1/webhooks/{id}/deliveries", May(Listen), "What it was told", of::<Page<MessageView>>),
+    act(
+        "/api/v1/webhooks/{id}/deliveries/{message}/send",
+        May(Listen),
+        "Tell it once more",
+        of::<MessageView>,
+    ),
+    get("/api/v1/templates", May(Administer), "Templates of letters", of::<Page<TemplateView>>),
+    with(
+        act("/api/v1/templates/{event}/{language}", May(Administer), "Change a template", of::<TemplateView>),
+        template,
+    ),
+    act(
+        "/api/v1/templates/{event}/{language}/reset",
+        May(Administer),
+        "Take the template that comes with the program",
+        of::<TemplateView>,
+    ),
+    with(
+        act("/api/v1/templates/{event}/{language}/preview", May(Administer), "Show a letter", of::<Preview>),
+        draft,
+    ),
+    with(
+        act(
+            "/api/v1/templates/{event}/{language}/test",
+            May(Administer),
+            "Send its example",
+            of::<MessageView>,
+        ),
+        to,
+    ),
+    get("/api/v1/me/notifications", Known, "What the caller is told of", of::<PreferencesView>),
+    with(
+        act("/api/v1/me/notifications", Known, "Choose what one is told of", of::<PreferencesView>),
+        preferences,
+    ),
+    get("/api/v1/users/{id}/notifications", May(Administer), "What a user is told of", of::<PreferencesView>),
+    with(
+        act("/api/v1/users/{id}/notifications", May(Administer), "Choose for a user", of::<PreferencesView>),
+        preferences,
+    ),
+    Operation {
         query: &[("last_event_id", number)],
         answer: Answer::Text("text/event-stream"),
         ..get("/api/v1/live", May(Watch), "What changes, as server-sent events", text)
@@ -490,6 +561,51 @@ fn health(_: &mut SchemaGenerator) -> Schema {
 
 fn slug_list() -> serde_json::Value {
     serde_json::json!({"type": ["array", "null"], "items": {"type": "string"}})
+}
+
+fn to(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "properties": {"to": {"type": ["string", "null"], "maxLength": 254}}})
+}
+
+fn webhook(generator: &mut SchemaGenerator) -> Schema {
+    let event = generator.subschema_for::<Notice>();
+    json_schema!({
+        "type": "object",
+        "required": ["url", "events"],
+        "properties": {
+            "url": {"type": "string"},
+            "events": {"type": "array", "items": event},
+            "kind": {"enum": ["webhook", "ntfy", null]},
+            "channels": slug_list(),
+            "language": {"type": ["string", "null"]},
+        },
+    })
+}
+
+fn template(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "required": ["subject", "body"],
+        "properties": {"subject": {"type": "string"}, "body": {"type": "string"}},
+    })
+}
+
+fn draft(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "properties": {"subject": {"type": ["string", "null"]}, "body": {"type": ["string", "null"]}},
+    })
+}
+
+fn preferences(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "language": {"type": ["string", "null"]},
+            "time_zone": {"type": ["string", "null"]},
+            "events": {"type": ["object", "null"], "additionalProperties": {"type": "boolean"}},
+        },
+    })
 }
 
 fn own_password(_: &mut SchemaGenerator) -> Schema {

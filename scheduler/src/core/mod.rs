@@ -19,6 +19,7 @@ pub mod health;
 pub(crate) mod homeassistant;
 pub(crate) mod lease;
 pub mod media;
+pub mod notify;
 pub mod order;
 pub(crate) mod outward;
 pub(crate) mod phone;

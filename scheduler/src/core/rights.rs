@@ -48,6 +48,8 @@ pub enum Action {
     Create,
     /// Add to the log of the own task.
     Log,
+    /// Webhooks.
+    Listen,
     /// Users, channels, audit.
     Administer,
 }
@@ -76,7 +78,7 @@ impl Principal {
             let needed: &[ApiRight] = match action {
                 Action::Watch => return true,
                 Action::Look => &[ApiRight::Order, ApiRight::Ship],
-                Action::Order => &[ApiRight::Order],
+                Action::Order | Action::Listen => &[ApiRight::Order],
                 Action::Ship => &[ApiRight::Ship],
                 Action::Tend | Action::Enrol | Action::Create | Action::Log | Action::Administer => &[],
             };
@@ -88,6 +90,7 @@ impl Principal {
             Action::Order | Action::Enrol => &[Staff, Manager],
             Action::Create => &[Creator],
             Action::Log => &[Creator, Role::Appliance],
+            Action::Listen => &[Staff, Integrator],
             Action::Administer => &[Staff],
         };
         roles.contains(&self.role)

@@ -603,6 +603,20 @@ pub struct NewPassword {
     pub password: String,
 }
 
+/// `POST /auth/forgot`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ForgotPassword {
+    /// User name, or address of mail.
+    pub username: String,
+}
+
+/// What everybody gets who forgot a password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Forgotten {
+    /// If there is such an account with an address of mail, a letter is on its way.
+    pub taken: bool,
+}
+
 /// `POST /keys/rotate`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 pub struct Rotation {

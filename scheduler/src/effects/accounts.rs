@@ -147,7 +147,7 @@ impl Scheduler {
 }
 
 /// What failures are counted by: an IPv4 address, or the /64 that one host of IPv6 can take any address of.
-fn network(address: &str) -> String {
+pub(super) fn network(address: &str) -> String {
     match address.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
         Ok(IpAddr::V6(ip)) => {
             let network = ip.to_bits() & !u128::from(u64::MAX);

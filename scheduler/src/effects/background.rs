@@ -148,6 +148,7 @@ mod tests {
             admin_password: None,
             catalogue: crate::CatalogueConfig::default(),
             keeping: crate::Keeping::default(),
+            notify: Default::default(),
         };
         let (scheduler, _) = Scheduler::open(config).await.unwrap();
         let failed = || scheduler.inner.metrics.background_failed.load(Ordering::Relaxed);

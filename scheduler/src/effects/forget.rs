@@ -11,6 +11,8 @@ use crate::core::address::Address;
 use crate::core::documents::{
     ApiKey, Audit, Configuration, FormerName, Grant, JoinTokenDocument, OrderRecipe, Story, Unique, User,
 };
+use crate::core::notify::message::{Message, To};
+use crate::core::notify::preferences::Preferences;
 use crate::core::order::{Order, Refusal};
 use crate::core::rights::{Action, Principal};
 use crate::core::task_log::TaskLog;
@@ -37,7 +39,7 @@ impl<T> Fate<T> {
 }
 
 impl Scheduler {
-    /// Forgets who gets an order that has ended: recipient and tracking codes.
+    /// Forgets who gets an order that has ended: recipient, tracking codes and what was written to them.
     ///
     /// # Errors
     /// `NotAllowed`, `NotFound`, `Refused` while the order is open.
@@ -68,6 +70,7 @@ impl Scheduler {
             Ok((Some(batch), order))
         };
         order = self.change(decide).await?.0;
+        self.rewrite::<Message>(Some(("order", &id.to_string())), |_| Fate::Goes).await?;
         self.announce_order(&order);
         Ok(OrderView::new(&order, self.now()))
     }
@@ -89,6 +92,7 @@ impl Scheduler {
         let text = id.to_string();
         self.rewrite::<Story>(Some(("order", &text)), |_| Fate::Goes).await?;
         self.rewrite::<TaskLog>(Some(("order", &text)), |_| Fate::Goes).await?;
+        self.rewrite::<Message>(Some(("order", &text)), |_| Fate::Goes).await?;
         self.rewrite::<Grant>(Some(("order", &text)), |_| Fate::Goes).await?;
         let decide = || {
             let stored = self.inner.store.get::<Order>(&text)?;
@@ -173,6 +177,7 @@ impl Scheduler {
         let new = format!("former-{}", &text[text.len() - 8..]);
         self.forget_name(&user.username, &new).await?;
         self.forget_logins(&user).await?;
+        self.forget_messages(&user).await?;
         let unusable = self.inner.passwords.hash(super::passwords::random_password()).await?;
         let decide = || {
             let stored = self.inner.store.get::<User>(&text)?;
@@ -198,6 +203,24 @@ impl Scheduler {
         let (user, _) = self.change(decide).await?;
         self.publish_keys()?;
         Ok(UserView::from(&user))
+    }
+
+    /// Removes what was written to a user, and what it said about that.
+    async fn forget_messages(&self, user: &User) -> Result<(), SchedulerError> {
+        self.rewrite::<Message>(None, |message| {
+            let to_them = match (&message.to, &user.email) {
+                (To::Mail { person, copy_of }, Some(email)) => {
+                    let mut persons = std::iter::once(person).chain(copy_of);
+                    persons.any(|person| person.address.eq_ignore_ascii_case(email))
+                }
+                _ => false,
+            };
+            if to_them || message.user == Some(user.id) { Fate::Goes } else { Fate::Stays }
+        })
+        .await?;
+        let mut batch = Batch::new();
+        batch.remove::<Preferences>(&user.id.to_string());
+        Ok(self.inner.store.apply(batch).await?)
     }
 
     /// Puts `new` wherever `old` is named.

@@ -140,6 +140,8 @@ impl Scheduler {
                     }
                 }
                 "user" | "api-key" | "warehouse" | "secret" | "token-key" => keys = true,
+                // What is sent is looked for by who leads.
+                "message" | "notifications" | "template" | "trouble" | "webhook" => {}
                 // What leases are planned from.
                 _ => self.inner.replan.notify_one(),
             }

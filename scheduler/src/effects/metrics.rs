@@ -34,6 +34,9 @@ pub(crate) struct Metrics {
     pub(crate) events_ignored: Counter,
     pub(crate) cards_verified: Counter,
     pub(crate) messages_dropped: Counter,
+    pub(crate) messages_sent: Counter,
+    pub(crate) messages_refused: Counter,
+    pub(crate) messages_failed: Counter,
     pub(crate) broker_connections: Counter,
     pub(crate) broker_connected: AtomicBool,
     pub(crate) background_failed: AtomicBool,
@@ -56,6 +59,9 @@ impl Metrics {
             ),
             ("cards_verified", "Cards verified", &self.cards_verified),
             ("mqtt_messages_dropped", "Messages not understood or not taken", &self.messages_dropped),
+            ("messages_sent", "Letters and calls that were taken", &self.messages_sent),
+            ("messages_refused", "Tries of letters and calls that were not taken", &self.messages_refused),
+            ("messages_failed", "Letters and calls that are not tried any more", &self.messages_failed),
             ("mqtt_connections", "Connections made to the broker", &self.broker_connections),
         ];
         for (name, help, counter) in counters {

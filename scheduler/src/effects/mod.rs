@@ -38,6 +38,7 @@ pub(crate) mod load;
 pub(crate) mod maintenance;
 pub(crate) mod media;
 pub(crate) mod metrics;
+pub(crate) mod notify;
 pub(crate) mod orders;
 pub(crate) mod organizations;
 pub(crate) mod outlook;
@@ -89,6 +90,8 @@ pub(crate) struct Inner {
     pub(crate) retained: retained::Retained,
     pub(crate) reflexes: commands::Reflexes,
     pub(crate) metrics: metrics::Metrics,
+    /// Sends messages.
+    pub(crate) post: notify::Post,
     /// Home Assistant was born and will be told of the slots in a moment.
     pub(crate) discovery_due: AtomicBool,
     /// Leases may have to change.

@@ -52,9 +52,12 @@ impl Scheduler {
             let stored = stored.ok_or(SchedulerError::NotFound("order"))?;
             let mut order = stored.value.clone();
             let mut notes = Vec::new();
+            order.begin_telling(now);
             let answer = order.step(now, input.clone(), &mut notes)?;
             let mut batch = Batch::new();
             self.settle_units(&mut order, None, &mut notes, &mut batch)?;
+            let due = order.take_due(now);
+            self.add_messages(&order, due, &mut batch)?;
             let changed = order != stored.value;
             if changed {
                 batch.update(&stored, &order);
@@ -129,6 +132,8 @@ impl Scheduler {
         order.step(now, Input::Tick, &mut notes)?;
         let mut batch = self.audited(caller, "order.create", &order.id.to_string());
         self.charge_new_order(caller, &mut order, &mut notes, &mut batch)?;
+        let due = order.take_due(now);
+        self.add_messages(&order, due, &mut batch)?;
         batch.create(&order).create(&OrderRecipe { order: order.id, recipe });
         extend(&order, &mut batch);
         self.add_story(&order, notes, &mut batch);
@@ -193,6 +198,7 @@ impl Scheduler {
             available_until: None,
             link: Default::default(),
             history: Vec::new(),
+            told: Some(BTreeMap::new()),
         };
         Ok((order, configuration.recipe))
     }

@@ -21,6 +21,7 @@ use super::keys::Keys;
 use super::link::BrokerAddress;
 use super::live::Live;
 use super::metrics::Metrics;
+use super::notify::Post;
 use super::passwords::{Passwords, random_password};
 use super::retained::Retained;
 use super::users::unique_name;
@@ -97,6 +98,7 @@ impl Scheduler {
         })
         .await?;
         let inner = Inner {
+            post: Post::new(&config.notify, &config.roots)?,
             keys: Keys::open(&store).await?,
             passwords: Passwords::new(),
             throttles: Mutex::new(Throttles::default()),
@@ -133,6 +135,7 @@ impl Scheduler {
         };
         scheduler.add_warehouses().await?;
         scheduler.tell_repair().await?;
+        scheduler.test_at_start().await?;
         scheduler.publish_keys()?;
         scheduler.show_site()?;
         Ok((scheduler, login))

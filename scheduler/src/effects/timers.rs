@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::core::documents::{Appliance, Idempotent, RefreshFamily, UsedLink};
+use crate::core::notify::message::Message;
 use crate::core::order::{Input, Order, OrderStatus};
 use crate::core::token_keys::{TokenKey, is_over};
 use crate::core::web_session::WebSession;
@@ -23,15 +24,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const REPLAN_EVERY: Duration = Duration::from_secs(60);
 /// Days an `Idempotency-Key` is remembered.
 const REMEMBER_DAYS: u64 = 2;
+/// How long messages are kept: they hold addresses.
+const KEEP_MESSAGES: Duration = Duration::from_secs(90 * 86_400);
 /// Documents removed in one batch.
 const CLEAR_AT_ONCE: usize = 200;
 
-/// Runs until `stop`. Warehouses have a loop of their own: one that does not answer delays no lease.
+/// Runs until `stop`. Who speaks to others has a loop of its own: a warehouse, a mail server or a webhook that does not
+/// answer delays no lease.
 pub(crate) async fn run(scheduler: Scheduler, stop: watch::Receiver<bool>) {
-    tokio::join!(run_own(&scheduler, stop.clone()), run_warehouses(&scheduler, stop));
+    tokio::join!(
+        run_own(&scheduler, stop.clone()),
+        run_jobs(&scheduler, &["links", "warehouses", "catalogue", "reach"], stop.clone()),
+        run_jobs(&scheduler, &["mail"], stop.clone()),
+        run_jobs(&scheduler, &["webhooks"], stop),
+    );
 }
 
-async fn run_warehouses(scheduler: &Scheduler, mut stop: watch::Receiver<bool>) {
+async fn run_jobs(scheduler: &Scheduler, jobs: &[&str], mut stop: watch::Receiver<bool>) {
     let mut look = tokio::time::interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -39,7 +48,7 @@ async fn run_warehouses(scheduler: &Scheduler, mut stop: watch::Receiver<bool>) 
             _ = look.tick() => {}
             _ = stop.changed() => return,
         }
-        scheduler.run_due(&["links", "warehouses", "catalogue", "reach"]).await;
+        scheduler.run_due(jobs).await;
     }
 }
 
@@ -54,7 +63,16 @@ async fn run_own(scheduler: &Scheduler, mut stop: watch::Receiver<bool>) {
             _ = stop.changed() => return,
         }
         scheduler
-            .run_due(&["orders", "auto-images", "keys", "api-keys", "old-documents", "history", "backups"])
+            .run_due(&[
+                "orders",
+                "auto-images",
+                "bench",
+                "keys",
+                "api-keys",
+                "old-documents",
+                "history",
+                "backups",
+            ])
             .await;
         if let Err(error) = scheduler.notice_silence(&mut presences) {
             tracing::error!(%error, "silent appliances could not be looked for; it is tried again");
@@ -133,6 +151,7 @@ impl Scheduler {
         self.clear::<UsedLink>(|d| d.expires < now).await?;
         self.clear::<TokenKey>(|key| is_over(key, now)).await?;
         self.clear::<WebSession>(|d| d.until(d.seen) < now).await?;
+        self.clear::<Message>(|m| now.since(m.queued) > KEEP_MESSAGES).await?;
         self.clear::<RefreshFamily>(|d| d.expires < now).await
     }
 

@@ -24,7 +24,7 @@ use crate::{Scheduler, SchedulerError};
 pub(crate) const LOCAL_CREATOR: &str = "local-creator";
 
 /// Life of a reset's token.
-const RESET_LIFE: Duration = Duration::from_secs(86_400);
+pub(super) const RESET_LIFE: Duration = Duration::from_secs(86_400);
 /// Life of an invitation's token: people read their letters once a week.
 pub(super) const INVITATION_LIFE: Duration = Duration::from_secs(14 * 86_400);
 
@@ -309,8 +309,8 @@ impl Scheduler {
         .await
     }
 
-    /// A token with which a user sets its password itself, once: an invitation, or a reset. Whoever has it may set the
-    /// password, so it goes to the user's own address and nowhere else.
+    /// A token with which a user sets its password itself, once: an invitation, or a reset. Where the user has an address
+    /// of mail a letter with such a link goes there. Whoever has it may set the password, so it goes nowhere else.
     ///
     /// # Errors
     /// `NotAllowed`, `NotFound`, `Conflict` when the user may not log in.
@@ -329,8 +329,10 @@ impl Scheduler {
         }
         let (action, life) =
             if invitation { ("user.invite", INVITATION_LIFE) } else { ("user.reset-link", RESET_LIFE) };
-        self.inner.store.apply(self.audited(caller, action, &id.to_string())).await?;
         let expires = self.now() + life;
+        let mut batch = self.audited(caller, action, &id.to_string());
+        self.add_password_letter(&user, invitation, expires, &mut batch)?;
+        self.inner.store.apply(batch).await?;
         Ok(ActionLink { token: self.purpose_token(&user, Purpose::Password(id), expires), expires })
     }
 

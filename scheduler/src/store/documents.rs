@@ -13,6 +13,11 @@ use crate::core::documents::{
     FormerName, Grant, Idempotent, JoinTokenDocument, Maintenance, Media, OrderRecipe, RefreshFamily, Secret,
     Starts, Story, Unique, UsedLink, User, WarehouseDocument,
 };
+use crate::core::notify::message::{Message, To};
+use crate::core::notify::preferences::Preferences;
+use crate::core::notify::template::Override;
+use crate::core::notify::trouble::Troubles;
+use crate::core::notify::web::Webhook;
 use crate::core::order::Order;
 use crate::core::task_log::TaskLog;
 use crate::core::token_keys::TokenKey;
@@ -106,6 +111,21 @@ document!("order", Order, |d| d.id.to_string(), {
     index.extend(d.shelves().into_iter().map(|shelf| ("shelf", shelf.to_owned())));
     index
 });
+document!("message", Message, |d| d.id.to_string(), {
+    let mut index = some("order", d.order.as_ref());
+    if let To::Webhook { webhook } = &d.to {
+        index.push(("webhook", webhook.to_string()));
+    }
+    // What is over is looked for by its order.
+    index.extend(d.state.is_open().then(|| ("state", d.state.name().to_owned())));
+    index
+});
+document!("notifications", Preferences, |d| d.user.map(|id| id.to_string()).unwrap_or_default(), {
+    d.extra().map(|notice| ("extra", notice.name().to_owned())).collect()
+});
+document!("template", Override, |d| format!("{}.{}", d.notice.name(), d.language));
+document!("trouble", Troubles, |d| d.appliance.to_string());
+document!("webhook", Webhook, |d| d.id.to_string());
 
 /// Every kind above; one whose schema has grown is upgraded at start.
 pub(crate) const KINDS: &[Kind] = &[
@@ -141,6 +161,11 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind::of::<Idempotent>(),
     Kind::of::<Organization>(),
     Kind::of::<Order>(),
+    Kind::of::<Message>(),
+    Kind::of::<Preferences>(),
+    Kind::of::<Override>(),
+    Kind::of::<Troubles>(),
+    Kind::of::<Webhook>(),
 ];
 
 #[cfg(test)]

@@ -161,6 +161,8 @@ async fn thousands_of_bad_requests_get_a_clear_refusal_and_change_nothing() {
                 Fault::Id => {
                     let (from, name) = operation.path.split_once('{').unwrap();
                     let rest = name.split_once('}').unwrap().1.replace("{slot}", &random.word());
+                    let rest =
+                        rest.replace("{language}", &random.word()).replace("{message}", &random.word());
                     path = format!("{from}{}{rest}", random.word());
                 }
                 Fault::Query => path += &wrong_query(&mut random, operation),

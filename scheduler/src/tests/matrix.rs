@@ -22,6 +22,7 @@ const MAY: &[(Action, &[&str])] = &[
     (Action::Enrol, &["staff", "manager"]),
     (Action::Create, &["creator"]),
     (Action::Log, &["creator", "appliance"]),
+    (Action::Listen, &["staff", "integrator"]),
     (Action::Administer, &["staff"]),
 ];
 
@@ -68,12 +69,15 @@ pub(super) struct Objects {
     channel: String,
     warehouse: String,
     join_token: String,
+    webhook: String,
+    delivery: String,
+    message: String,
 }
 
 pub(super) async fn objects(site: &Site) -> Objects {
     let creator = site.user("first-maker", "creator", &[]).await;
     let manager = site.user("first-manager", "manager", &["default"]).await;
-    let order = site.order(&manager, json!({})).await;
+    let order = site.order(&manager, json!({"recipient": {"email": "ada@example.org"}})).await;
     site.create_image(&creator, 1 << 20).await;
     let piece = json!({"kind": "build", "offset": 0, "text": "made\n"});
     site.made(&format!("/tasks/{order}-image/log"), &creator, piece).await;
@@ -92,6 +96,12 @@ pub(super) async fn objects(site: &Site) -> Objects {
     let user = json!({"username": "somebody", "password": super::PASSWORD, "role": "integrator"});
     let auto_image = json!({"name": "wiki", "configuration": view["configuration"]});
     let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let hook = json!({"url": "https://192.0.2.1/", "events": ["order_created"], "channels": ["default"]});
+    let webhook = site.made("/webhooks", &site.admin, hook).await;
+    let path = format!("/webhooks/{}/test", text(&webhook["id"]));
+    let delivery = site.made(&path, &site.admin, json!({})).await;
+    let (_, messages) = site.get(&format!("/messages?order={order}"), &site.admin).await;
+    let message = messages["items"][0].clone();
     let first = |list: (StatusCode, Value)| text(&list.1["items"][0]["id"]);
     Objects {
         order: order.to_string(),
@@ -109,6 +119,9 @@ pub(super) async fn objects(site: &Site) -> Objects {
         channel: first(site.get("/channels", &manager).await),
         warehouse: first(site.get("/warehouses", &manager).await),
         join_token: text(&site.made("/join-tokens", &manager, json!({})).await["id"]),
+        webhook: text(&webhook["id"]),
+        delivery: text(&delivery["id"]),
+        message: text(&message["id"]),
         api_key: text(&site.made("/api-keys", &manager, json!({"name": "shop"})).await["id"]),
     }
 }
@@ -128,6 +141,8 @@ impl Objects {
             "users" => &self.user,
             "auto-images" => &self.auto_image,
             "account-hooks" => &self.account_hook,
+            "webhooks" => &self.webhook,
+            "messages" => &self.message,
             "organizations" => &self.organization,
             "api-keys" => &self.api_key,
             "channels" => &self.channel,
@@ -143,6 +158,9 @@ impl Objects {
             .replace("{kind}", "build")
             .replace("{name}", "wiki")
             .replace("{id}", id)
+            .replace("{event}", "order_created")
+            .replace("{language}", "en")
+            .replace("{message}", &self.delivery)
             .replace("{uid}", &self.card);
         path.replace("{appliance}", &self.appliance).replace("{slot}", "s01")
     }

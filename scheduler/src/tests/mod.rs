@@ -19,6 +19,7 @@ mod live;
 mod load;
 mod matrix;
 mod metrics;
+mod notify;
 mod openapi;
 mod orders;
 mod papers;
@@ -119,13 +120,18 @@ impl Site {
     }
 
     async fn with_broker(mqtt_url: String) -> Self {
+        Self::with(|config| config.mqtt_url = mqtt_url).await
+    }
+
+    /// With settings of its own.
+    async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let shelf = Shelf::default();
         let url = shelf.open().await;
-        let config = Config {
+        let mut config = Config {
             data: directory.path().join("scheduler"),
             public_url: "http://127.0.0.1:8080".into(),
-            mqtt_url,
+            mqtt_url: "mqtt://127.0.0.1:1".into(),
             mqtt_ca: None,
             appliance_mqtt_url: None,
             own_ca: None,
@@ -134,7 +140,9 @@ impl Site {
             admin_password: Some(PASSWORD.into()),
             catalogue: crate::CatalogueConfig::default(),
             keeping: crate::Keeping::default(),
+            notify: Default::default(),
         };
+        change(&mut config);
         let (scheduler, first) = Scheduler::open(config.clone()).await.unwrap();
         assert_eq!(first.unwrap().password, PASSWORD);
         let mut site = Self { scheduler, shelf, config, admin: String::new(), _directory: directory };

@@ -12,6 +12,7 @@ mod flash;
 mod image;
 mod input;
 mod keys;
+mod notify;
 mod remote;
 mod report;
 mod s3;
@@ -52,7 +53,7 @@ enum LogFormat {
 enum Command {
     Demo(demo::Demo),
     Up(Box<up::Up>),
-    Scheduler(up::SchedulerOnly),
+    Scheduler(Box<up::SchedulerOnly>),
     Broker(broker::BrokerOnly),
     Warehouse(up::WarehouseOnly),
     Creator(up::CreatorOnly),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use cardshop_card::StopFlag;
 use cardshop_protocol::token::SharedKeys;
-use cardshop_scheduler::{CatalogueConfig, FirstLogin, Keeping, Scheduler};
+use cardshop_scheduler::{CatalogueConfig, FirstLogin, Keeping, NotifySettings, Scheduler};
 use cardshop_warehouse::S3;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -37,6 +37,8 @@ pub(crate) struct Setup {
     pub(crate) catalogue: CatalogueConfig,
     /// Where the scheduler keeps its state, and for how long.
     pub(crate) keeping: Keeping,
+    /// How people and programs are told.
+    pub(crate) notify: NotifySettings,
 }
 
 /// Where a service listens, and with what it encrypts.
@@ -112,7 +114,8 @@ struct Running {
 impl Site {
     /// Starts everything.
     pub(crate) async fn start(setup: Setup) -> anyhow::Result<Self> {
-        let Setup { data, http, warehouse, broker, host, own_ca, roots, s3, catalogue, keeping } = setup;
+        let Setup { data, http, warehouse, broker, host, own_ca, roots, s3, catalogue, keeping, notify } =
+            setup;
         let host = host.as_deref();
         let stop = StopFlag::new();
         let keys = SharedKeys::default();
@@ -138,6 +141,7 @@ impl Site {
             admin_password: None,
             catalogue,
             keeping,
+            notify,
         })
         .await
         .context("cannot open the scheduler's store")?;

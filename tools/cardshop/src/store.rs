@@ -91,7 +91,7 @@ impl KeepArgs {
     }
 }
 
-fn read_password(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn read_password(path: &Path) -> anyhow::Result<String> {
     let cannot = || format!("cannot read {}", path.display());
     let file = std::fs::File::open(path).with_context(cannot)?;
     let mut text = String::new();

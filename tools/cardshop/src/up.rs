@@ -9,7 +9,7 @@ use anyhow::Context;
 use cardshop_card::StopFlag;
 use cardshop_creator::worker;
 use cardshop_protocol::token::SharedKeys;
-use cardshop_scheduler::{CatalogueConfig, Keeping, Scheduler};
+use cardshop_scheduler::{CatalogueConfig, Keeping, NotifySettings, Scheduler};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -17,6 +17,7 @@ use crate::broker::{BrokerArgs, OtherBrokerArgs};
 use crate::build::CachePolicy;
 use crate::exit::{Ending, stop_flag, wrong_usage};
 use crate::keys;
+use crate::notify::NotifyArgs;
 use crate::report::Output;
 use crate::s3::S3Args;
 use crate::services::{self, Port, Setup, Site, pinned, public_url, warehouse_config, warehouse_tls};
@@ -44,7 +45,10 @@ pub(crate) struct Up {
     #[arg(long, env = "CARDSHOP_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
     /// Settings in TOML: data, listen, warehouse_listen, mqtt_listen, host, tls, tls_cert, tls_key, with_creator, s3,
-    /// s3_region, s3_keys, store, store_password_file, keep_backups, keep_history, catalogue, catalogue_private.
+    /// s3_region, s3_keys, store, store_password_file, keep_backups, keep_history, catalogue, catalogue_private,
+    /// smtp, smtp_password_file, mail_api,
+    /// mail_api_key_file, mail_sender, mail_support, mail_failed_orders, mail_test, ntfy, ntfy_token_file,
+    /// private_webhooks.
     #[arg(long, env = "CARDSHOP_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(flatten)]
@@ -63,6 +67,8 @@ pub(crate) struct Up {
     keep: KeepArgs,
     #[command(flatten)]
     catalogue: CatalogueArgs,
+    #[command(flatten)]
+    notify: NotifyArgs,
     /// Also run a creator.
     #[arg(long, env = "CARDSHOP_WITH_CREATOR", value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     with_creator: Option<bool>,
@@ -134,6 +140,7 @@ impl Listen {
             s3: None,
             catalogue: CatalogueConfig::default(),
             keeping: Keeping::default(),
+            notify: NotifySettings::default(),
         })
     }
 }
@@ -160,9 +167,36 @@ struct UpFile {
     keep_history: Option<u64>,
     catalogue: Option<String>,
     catalogue_private: Option<bool>,
+    smtp: Option<String>,
+    smtp_password_file: Option<PathBuf>,
+    mail_api: Option<String>,
+    mail_api_key_file: Option<PathBuf>,
+    mail_sender: Option<String>,
+    mail_support: Option<String>,
+    mail_failed_orders: Option<String>,
+    mail_test: Option<String>,
+    ntfy: Option<String>,
+    ntfy_token_file: Option<PathBuf>,
+    private_webhooks: Option<bool>,
 }
 
 impl UpFile {
+    fn notify(&self) -> NotifyArgs {
+        NotifyArgs {
+            smtp: self.smtp.clone(),
+            smtp_password_file: self.smtp_password_file.clone(),
+            mail_api: self.mail_api.clone(),
+            mail_api_key_file: self.mail_api_key_file.clone(),
+            mail_sender: self.mail_sender.clone(),
+            mail_support: self.mail_support.clone(),
+            mail_failed_orders: self.mail_failed_orders.clone(),
+            mail_test: self.mail_test.clone(),
+            ntfy: self.ntfy.clone(),
+            ntfy_token_file: self.ntfy_token_file.clone(),
+            private_webhooks: self.private_webhooks,
+        }
+    }
+
     fn read(path: Option<&Path>) -> anyhow::Result<Self> {
         let Some(path) = path else { return Ok(Self::default()) };
         let text =
@@ -174,6 +208,7 @@ impl UpFile {
 impl Up {
     pub(crate) fn run(self, output: &Output) -> anyhow::Result<Ending> {
         let file = UpFile::read(self.config.as_deref())?;
+        let notify = self.notify.or(file.notify()).choose()?;
         let data = self
             .data
             .or(file.data)
@@ -211,6 +246,7 @@ impl Up {
             catalogue: self.catalogue.catalogue.or(file.catalogue),
         };
         setup.catalogue = catalogue.config();
+        setup.notify = notify;
         let stop = stop_flag();
         runtime()?.block_on(async {
             let site = Site::start(setup).await?;
@@ -282,6 +318,8 @@ pub(crate) struct SchedulerOnly {
     keep: KeepArgs,
     #[command(flatten)]
     catalogue: CatalogueArgs,
+    #[command(flatten)]
+    notify: NotifyArgs,
     /// The broker.
     #[arg(long, env = "CARDSHOP_MQTT", value_name = "URL", default_value_t = format!("mqtt://127.0.0.1:{MQTT_PORT}"))]
     mqtt: String,
@@ -324,6 +362,7 @@ impl SchedulerOnly {
                 admin_password: None,
                 catalogue: self.catalogue.config(),
                 keeping: self.keep.keeping(self.store.choose()?),
+                notify: self.notify.choose()?,
             })
             .await?;
             let web = WebServer::start(listener, port.tls.as_ref(), &scheduler)?;

@@ -37,6 +37,7 @@ impl Shop {
             admin_password: None,
             catalogue: cardshop_scheduler::CatalogueConfig::default(),
             keeping: cardshop_scheduler::Keeping::default(),
+            notify: Default::default(),
         };
         let (scheduler, login) = Scheduler::open(config).await.unwrap();
         let router = scheduler.router().merge(cardshop_manager::pages(scheduler));

@@ -44,6 +44,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::notify::Notice;
+
 pub use links::Link;
 pub use step::Refusal;
 pub(crate) use step::{Answer, Input, Note, describe};
@@ -318,6 +320,9 @@ pub struct Order {
     pub link: Link,
     /// Its statuses so far.
     pub history: Vec<StatusChange>,
+    /// What people were told of it; `None` before anybody counted.
+    #[serde(default)]
+    pub told: Option<BTreeMap<Notice, u32>>,
 }
 
 impl Order {

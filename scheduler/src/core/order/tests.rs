@@ -44,6 +44,7 @@ pub(crate) fn order(kind: OrderKind, quantity: u32) -> Order {
         available_until: None,
         link: Link::default(),
         history: Vec::new(),
+        told: Some(BTreeMap::new()),
     }
 }
 
