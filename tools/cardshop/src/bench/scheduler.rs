@@ -129,6 +129,7 @@ fn config(data: PathBuf, warehouse: u16) -> Config {
         admin_password: Some(PASSWORD.into()),
         catalogue: cardshop_scheduler::CatalogueConfig::default(),
         keeping: Keeping { backups: 0, ..Keeping::default() },
+        notify: Default::default(),
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) fn config(data: &std::path::Path) -> Config {
         admin_password: Some("simulated password".into()),
         catalogue: cardshop_scheduler::CatalogueConfig::default(),
         keeping: Keeping { backups: 0, ..Keeping::default() },
+        notify: Default::default(),
     }
 }
 
