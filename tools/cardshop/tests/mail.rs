@@ -1,6 +1,6 @@
 //! The real program and a stock mail server: settings in a file, STARTTLS with a login, and the whole site killed between the
 //! server's yes and the store's.
-#![allow(clippy::unwrap_used)] // a test helper that cannot unwrap reads worse and asserts less
+#![allow(clippy::unwrap_used, clippy::print_stdout)] // a test that cannot unwrap reads worse, and what is skipped is said
 
 mod common;
 #[path = "../../testing/mail.rs"]
