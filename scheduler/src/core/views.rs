@@ -53,7 +53,7 @@ pub struct OrderView {
     pub shipped: u32,
     /// Verified cards beyond the quantity.
     pub spare: u32,
-    /// Who gets it.
+    /// Who gets it: a text, or an object with `name`, `address`, `country`, `email`, `language`, `time_zone`.
     pub recipient: Value,
     /// Where the image is kept.
     pub warehouse: String,

@@ -285,7 +285,8 @@ pub struct Order {
     /// What of that it holds now: a failed or canceled order gives back.
     #[serde(default)]
     pub units_held: u64,
-    /// Who gets the parcel or the link: an object or a text.
+    /// Who gets the parcel or the link: an object or a text. Of an object `name`, `address`, `country` are on the parcel, and
+    /// letters go to `email`, in its `language` and `time_zone`.
     pub recipient: Value,
     /// Base address of the warehouse that keeps the image.
     pub warehouse: String,
