@@ -96,6 +96,8 @@ fn first_line(text: &str, weight: Weight, width: f32) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -116,5 +118,18 @@ mod tests {
         assert!(cut.len() == 2 && cut[1].text().ends_with('…') && cut[1].width() <= 8.01);
         assert_eq!(wrap("ab", Weight::Bold, 0.0, 9).len(), 2, "narrower than a character");
         assert!(wrap("", Weight::Bold, 9.0, 9).is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_becomes_lines_that_fit_of_glyphs_that_the_font_has(text in any::<String>()) {
+            let lines = wrap(&clean(&text), Weight::Bold, 6.0, 3);
+            prop_assert!(lines.len() <= 3);
+            for line in lines {
+                // One character that is wider than the line is a line of its own.
+                prop_assert!(line.width() <= 6.01 || line.text().chars().count() == 1, "{}", line.text());
+                prop_assert!(line.glyphs.iter().all(|glyph| glyph.id != 0), "{}", line.text());
+            }
+        }
     }
 }
