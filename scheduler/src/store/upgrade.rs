@@ -57,7 +57,15 @@ pub(crate) async fn upgrade(
     if older.is_empty() {
         return Ok(());
     }
-    back_up()?;
+    let one = Select { limit: 1, ..Select::default() };
+    let mut changes = false;
+    for kind in &older {
+        changes |= !store.engine.list(kind.name, one)?.is_empty();
+    }
+    // A new store has nothing that could be lost.
+    if changes {
+        back_up()?;
+    }
     for kind in older {
         tracing::info!(
             kind = kind.name,
