@@ -131,7 +131,7 @@ async fn protect(State(scheduler): State<Scheduler>, request: Request, next: Nex
     say(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     // Not `no-referrer`: with it browsers send our own forms with `Origin: null`.
     say(header::REFERRER_POLICY, "same-origin");
-    if session::is_encrypted(&scheduler) {
+    if scheduler.is_all_encrypted() {
         say(header::STRICT_TRANSPORT_SECURITY, STRICT_TRANSPORT);
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode, header};
+use cardshop_protocol::join::JoinToken;
+use cardshop_protocol::keys::{appliance_id, encode_public, encode_signature};
 use cardshop_scheduler::{StoreAddress, export_store};
+use ed25519_dalek::{Signer, SigningKey};
 use serde_json::json;
 
 use shop::{HOST, PASSWORD, Shop, text};
@@ -81,6 +84,7 @@ fn filled(tag: &str) -> String {
 fn forms(page: &str) -> Vec<PageForm> {
     let mut open: Option<(PageForm, Vec<String>)> = None;
     let mut found = Vec::new();
+    let mut sends_files = false;
     let mut select: Option<(String, Option<String>)> = None;
     for tag in page.split('<').skip(1) {
         let (tag, behind) = tag.split_once('>').unwrap_or((tag, ""));
@@ -88,12 +92,13 @@ fn forms(page: &str) -> Vec<PageForm> {
             "form" => {
                 let action = attribute(tag, "action").unwrap();
                 let posts = attribute(tag, "method").unwrap() == "post";
+                sends_files = tag.contains("multipart/form-data");
                 open = Some((PageForm { posts, action, fields: Vec::new() }, Vec::new()));
             }
             "/form" => {
                 let (form, buttons) = open.take().unwrap();
-                // A form whose buttons are elsewhere, for what is chosen in a table.
-                for value in buttons {
+                // A form whose buttons are elsewhere is for what is chosen in a table; files are not made up here.
+                for value in buttons.into_iter().filter(|_| !sends_files) {
                     let mut form = form.clone();
                     form.fields.extend((!value.is_empty()).then(|| ("do".to_owned(), value)));
                     found.push(form);
@@ -225,6 +230,19 @@ impl Walk<'_> {
     }
 }
 
+/// An appliance that asks to join; gives its id.
+async fn join(shop: &Shop, staff: &str, seed: u8) -> String {
+    let made = shop.api("/join-tokens", staff, json!({})).await;
+    let token: JoinToken = made["token"].as_str().unwrap().parse().unwrap();
+    let key = SigningKey::from_bytes(&[seed; 32]);
+    let public = key.verifying_key();
+    let proof = key.sign(&token.proof_message(public.as_bytes())).to_bytes();
+    let body = json!({"token": token.to_string(), "public_key": encode_public(&public),
+        "proof": encode_signature(&proof), "label": "Front bench", "hardware": {"model": "PC", "arch": "x86_64", "memory_bytes": 1}});
+    shop.api("/join", "", body).await;
+    appliance_id(&public).to_string()
+}
+
 /// A shop with something of everything: gives the id of an order.
 async fn furnished(shop: &Shop) -> String {
     let staff = shop.staff().await;
@@ -255,6 +273,12 @@ async fn furnished(shop: &Shop) -> String {
     api("/api-keys", json!({"name": "wall", "rights": ["watch"]})).await;
     api("/account-hooks", json!({"name": "web"})).await;
     api("/join-tokens", json!({})).await;
+    for (seed, approved) in [(1, true), (2, false)] {
+        let joined = join(shop, &token, seed).await;
+        if approved {
+            api(&format!("/appliances/{joined}/approve"), json!({})).await;
+        }
+    }
     api("/warehouses", json!({"url": "http://127.0.0.1:2"})).await;
     order
 }

@@ -47,6 +47,11 @@ async fn an_organization_is_made_changed_given_units_with_a_reason_and_removed_a
 
     led_to(&shop.post(&staff, &path, "do=units&add=-2&reason=a+parcel+was+lost").await);
     assert!(text(shop.get(&path, &staff).await).await.contains("<dd>3</dd>"));
+    for _ in 0..2 {
+        let twice = "do=units&add=4&reason=a+gift&key=the-same-button";
+        led_to(&shop.post(&staff, &path, twice).await);
+    }
+    assert!(text(shop.get(&path, &staff).await).await.contains("<dd>7</dd>"), "a second press books nothing");
     let less = shop.post(&staff, &path, "do=units&add=-9&reason=x").await;
     assert_eq!(less.status(), StatusCode::UNPROCESSABLE_ENTITY);
     led_to(&shop.post(&staff, &path, "do=save&name=College&channel=default&language=en").await);

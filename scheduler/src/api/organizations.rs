@@ -44,9 +44,11 @@ async fn add_units(
     State(scheduler): State<Scheduler>,
     Caller(caller): Caller,
     Id(id): Id<ObjectId>,
+    key: IdempotencyKey,
     body: Body,
 ) -> Result<Json<Organization>, ApiError> {
-    Ok(Json(scheduler.add_units(&caller, id, body.json).await?))
+    let once = key.once(&caller, &format!("units {id}"), &body)?;
+    Ok(Json(scheduler.add_units(&caller, id, body.json, once).await?))
 }
 
 async fn one(

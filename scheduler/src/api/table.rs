@@ -281,10 +281,13 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         organization_change,
     ),
     act("/api/v1/organizations/{id}/delete", May(Administer), "Remove an unused one", of::<Organization>),
-    with(
-        act("/api/v1/organizations/{id}/units", May(Administer), "Add or take units", of::<Organization>),
-        units,
-    ),
+    Operation {
+        once: true,
+        ..with(
+            act("/api/v1/organizations/{id}/units", May(Administer), "Add or take units", of::<Organization>),
+            units,
+        )
+    },
     list("/api/v1/users", May(Administer), "Users", of::<Page<UserView>>),
     make("/api/v1/users", May(Administer), "Make a user", user, of::<UserView>),
     get("/api/v1/users/{id}", May(Administer), "One user", of::<UserView>),

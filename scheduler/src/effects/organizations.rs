@@ -5,6 +5,7 @@ use cardshop_protocol::ids::{Channel, ObjectId};
 use cardshop_protocol::token::Role;
 use serde_json::Value;
 
+use super::MAX_TRIES;
 use super::catalogue::{in_use, not_an_object};
 use super::idempotency::Once;
 use super::paging::PageRequest;
@@ -14,7 +15,7 @@ use crate::core::fields::{Fields, InvalidField};
 use crate::core::order::{Note, Order};
 use crate::core::rights::{Action, Principal};
 use crate::core::units::{MAX_UNITS, Moved, Organization, cost, may_order, settle};
-use crate::store::{Batch, Select, Stored};
+use crate::store::{Batch, Select, StoreError, Stored};
 use crate::{Scheduler, SchedulerError};
 
 /// Longest name, characters.
@@ -182,12 +183,16 @@ impl Scheduler {
         caller: &Principal,
         id: ObjectId,
         body: Value,
+        once: Option<Once>,
     ) -> Result<Organization, SchedulerError> {
         caller.must(Action::Administer)?;
         let mut fields = Fields::new(body).ok_or_else(not_an_object)?;
         let add: i64 = fields.required("add")?;
         let reason = fields.text("reason", MAX_REASON)?.map(|r| format!(": {r}")).unwrap_or_default();
-        let decide = || {
+        for _ in 0..MAX_TRIES {
+            if let Some(answer) = self.answered(once.as_ref()).await? {
+                return Ok(answer);
+            }
             let stored = self.stored_organization(id)?;
             let units = stored.value.units.checked_add_signed(add).filter(|units| *units <= MAX_UNITS);
             let units = units.ok_or_else(|| {
@@ -197,9 +202,13 @@ impl Scheduler {
             let mut batch =
                 self.audited(caller, &format!("organization.units {add}{reason}"), &id.to_string());
             batch.update(&stored, &organization);
-            Ok((Some(batch), organization))
-        };
-        Ok(self.change(decide).await?.0)
+            match self.apply_once(batch, once.clone(), organization, |_| None).await {
+                // An order took or gave back units meanwhile.
+                Err(SchedulerError::Store(StoreError::Conflict { .. })) => {}
+                other => return other,
+            }
+        }
+        Err(SchedulerError::Busy)
     }
 
     /// The organization the caller orders for.

@@ -146,6 +146,12 @@ impl Scheduler {
         &self.inner.config.public_url
     }
 
+    /// True when browsers may be told to ask this host under TLS only: they then do so at every port, the warehouses' too.
+    pub fn is_all_encrypted(&self) -> bool {
+        let config = &self.inner.config;
+        std::iter::once(&config.public_url).chain(&config.warehouses).all(|url| url.starts_with("https://"))
+    }
+
     /// The store was damaged and is whole again: somebody should look at the disk.
     async fn tell_repair(&self) -> Result<(), SchedulerError> {
         let Some(what) = self.inner.store.repaired() else { return Ok(()) };

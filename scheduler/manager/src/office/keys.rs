@@ -59,7 +59,7 @@ fn ask(
 
 /// The page with what was just made; not to be loaded again, for the text is shown once.
 fn made(mut sheet: Sheet, help: &'static str, text: String) -> Response {
-    sheet.secret = Some(Secret { help, text, link: false });
+    sheet.secret = Some(Secret { help, text });
     (StatusCode::CREATED, show(&sheet)).into_response()
 }
 
@@ -102,6 +102,7 @@ fn api_key_sheet(
     };
     let rights = RIGHTS.map(|r| right(r, b)).map(|(key, word)| (key.to_owned(), word.to_owned()));
     let form = Form::new(b.new_api_key, API_KEYS)
+        .field(Field::once())
         .field(Field::line("name", b.name, sent.text("name"), 64).required())
         .field(Field::many("rights", b.rights, &sent.all_or("rights", &["watch".into()]), rights))
         .field(Field::many(
@@ -140,7 +141,8 @@ pub(super) async fn act_on_api_keys(
                     "name": sent.text("name"), "rights": sent.all("rights"), "channels": channels,
                     "days": sent.number("days", &session.locale)?,
                 });
-                let key = scheduler.create_api_key(caller, body, None).await?;
+                let once = sent.once(caller, "api-keys", &body)?;
+                let key = scheduler.create_api_key(caller, body, once).await?;
                 let sheet = again(&Sent::default(), String::new())?;
                 let help = sheet.b.key_shown_once;
                 Ok(made(sheet, help, key.key))
@@ -286,6 +288,7 @@ fn join_sheet(
         ..Table::default()
     };
     let form = Form::new(b.new_join_token, JOIN_TOKENS)
+        .field(Field::once())
         .field(Field::many(
             "channels",
             b.channels,
@@ -319,7 +322,9 @@ pub(super) async fn act_on_join_tokens(
         match sent.what() {
             "make" => {
                 let channels = Some(sent.all("channels")).filter(|c| !c.is_empty());
-                let token = scheduler.create_join_token(caller, json!({"channels": channels}), None).await?;
+                let body = json!({"channels": channels});
+                let once = sent.once(caller, "join-tokens", &body)?;
+                let token = scheduler.create_join_token(caller, body, once).await?;
                 let sheet = again(&Sent::default(), String::new())?;
                 let help = sheet.b.token_shown_once;
                 Ok(made(sheet, help, token.token))

@@ -90,7 +90,8 @@ fn list_sheet(
     });
     let heads = vec![b.name, b.units, b.channel, b.created];
     let table = Table { heads, rows: rows.collect(), ..Table::default() };
-    let form = fields(scheduler, session, Form::new(b.new_organization, PATH), sent, None)?;
+    let form = Form::new(b.new_organization, PATH).field(Field::once());
+    let form = fields(scheduler, session, form, sent, None)?;
     let units = Field::number("units", b.units, sent.or("units", "0"), (0, MOST));
     let form = form.field(units).deed("", b.make);
     let sheet = Sheet { title: b.organizations.into(), ..sheet };
@@ -114,7 +115,8 @@ pub(super) async fn make(
     let done = async {
         let mut body = body(&sent);
         body["units"] = json!(sent.number("units", &session.locale)?);
-        let made = scheduler.create_organization(&session.principal, body, None).await?;
+        let once = sent.once(&session.principal, "organizations", &body)?;
+        let made = scheduler.create_organization(&session.principal, body, once).await?;
         Ok(back_to(&format!("{PATH}/{}", made.id), "made").into_response())
     };
     settle(&session, done.await, |fault| list_sheet(&scheduler, &session, &After::default(), &sent, fault))
@@ -152,6 +154,7 @@ fn sheet(
         (b.created, Cell::Text(session.locale.moment(&organization.created))),
     ];
     let units = Form::new(b.units_book, path.clone())
+        .field(Field::once())
         .field(Field::number("add", b.units_add, sent.text("add"), (-MOST, MOST)).required())
         .field(Field::line("reason", b.reason, sent.text("reason"), 200).required())
         .deed("units", b.book);
@@ -194,7 +197,8 @@ pub(super) async fn act(
             "units" => {
                 let add = sent.number("add", &session.locale)?;
                 let units = json!({"add": add, "reason": sent.json("reason")});
-                scheduler.add_units(caller, id, units).await?;
+                let once = sent.once(caller, &format!("units {id}"), &units)?;
+                scheduler.add_units(caller, id, units, once).await?;
                 Ok(back_to(&path, "units").into_response())
             }
             "delete" if !sent.is_sure() => {

@@ -3,7 +3,8 @@
 use axum::extract::rejection::FormRejection;
 use axum::extract::{Form, FromRequest, Request};
 use cardshop_protocol::time::Timestamp;
-use cardshop_scheduler::{InvalidField, SchedulerError};
+use cardshop_scheduler::core::rights::Principal;
+use cardshop_scheduler::{InvalidField, Once, SchedulerError};
 use jiff::civil::Date;
 use serde_json::{Value, json};
 
@@ -78,6 +79,22 @@ impl Sent {
 
     pub(crate) fn kept(&self) -> impl Iterator<Item = (&'static str, String)> {
         KEPT.into_iter().flat_map(|name| self.all(name).into_iter().map(move |value| (name, value)))
+    }
+
+    /// What names this request, when the form names itself.
+    ///
+    /// # Errors
+    /// `Conflict` for a key that is too long.
+    pub(crate) fn once(
+        &self,
+        caller: &Principal,
+        route: &str,
+        body: &Value,
+    ) -> Result<Option<Once>, SchedulerError> {
+        match self.text("key") {
+            "" => Ok(None),
+            key => Once::new(caller, route, key, body.to_string().as_bytes()).map(Some),
+        }
     }
 
     /// A text for the API; null when it is empty.

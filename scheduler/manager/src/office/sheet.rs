@@ -4,7 +4,7 @@
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use cardshop_scheduler::{Scheduler, SchedulerError};
+use cardshop_scheduler::{Scheduler, SchedulerError, random_password};
 
 use super::sent::Sent;
 use crate::page::{After, InLanguage, Refused, Shell, show};
@@ -33,8 +33,6 @@ pub(crate) struct Sheet {
 pub(crate) struct Secret {
     pub(crate) help: &'static str,
     pub(crate) text: String,
-    /// It is an address of ours.
-    pub(crate) link: bool,
 }
 
 /// A part of a page.
@@ -268,6 +266,11 @@ impl Field {
 
     pub(crate) fn hidden(name: &'static str, value: impl Into<String>) -> Self {
         Self::new(name, "", value, Kind::Hidden)
+    }
+
+    /// Sent again by a second press of the button: what the form does is done once.
+    pub(crate) fn once() -> Self {
+        Self::hidden("key", random_password())
     }
 
     /// One of these: value and word.

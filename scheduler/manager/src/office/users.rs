@@ -218,7 +218,7 @@ async fn with_link(
     let link = scheduler.password_link(&session.principal, id, invitation).await?;
     let mut sheet = sheet(scheduler, session, id, &After::default(), &Sent::default(), String::new())?;
     let text = format!("{}/password#{}", scheduler.public_url(), link.token);
-    sheet.secret = Some(Secret { help: sheet.b.link_shown_once, text, link: false });
+    sheet.secret = Some(Secret { help: sheet.b.link_shown_once, text });
     Ok(show(&sheet))
 }
 

@@ -33,7 +33,8 @@ impl Shop {
             appliance_mqtt_url: None,
             own_ca: None,
             roots: cardshop_scheduler::RootCerts::WebPki,
-            warehouses: vec!["http://127.0.0.1:1".into()],
+            // Nothing is there, in the clear or under TLS as the shop is.
+            warehouses: vec![format!("{}://127.0.0.1:1", public_url.split(':').next().unwrap())],
             admin_password: None,
             catalogue: cardshop_scheduler::CatalogueConfig::default(),
             keeping: cardshop_scheduler::Keeping::default(),
