@@ -215,7 +215,10 @@ impl Walk<'_> {
 
     /// Sends every form that was found. What is refused is told on a page, and nothing that a page offers is not there.
     async fn send(&mut self) {
-        for form in std::mem::take(&mut self.forms).into_values() {
+        let mut forms: Vec<PageForm> = std::mem::take(&mut self.forms).into_values().collect();
+        // What is removed is not there for the others.
+        forms.sort_by_key(|form| form.fields.iter().any(|(_, value)| value == "delete"));
+        for form in forms {
             if form.action == "/logout" {
                 continue;
             }
