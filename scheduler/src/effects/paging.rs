@@ -57,10 +57,13 @@ impl Scheduler {
         let mut items = Vec::new();
         let mut after = request.cursor.clone();
         let mut scanned = 0;
+        // Where nothing is left out the first read is the page, and one more says whether another follows.
+        let mut chunk = (limit + 1).min(CHUNK);
         loop {
-            let select = Select { index, after: after.as_deref(), newest_first, limit: CHUNK };
+            let select = Select { index, after: after.as_deref(), newest_first, limit: chunk };
             let found = self.inner.store.list::<T>(select)?;
-            let end = found.len() < CHUNK;
+            let end = found.len() < chunk;
+            chunk = CHUNK;
             scanned += found.len();
             for document in found {
                 if items.len() == limit {
