@@ -22,6 +22,8 @@ const PAUSE: Duration = Duration::from_secs(900);
 const OPEN_ORDERS: u64 = 500;
 /// One of so many is canceled.
 const CANCELED_ONE_IN: u64 = 25;
+/// An image is ordered so many times.
+const ORDERS_OF_AN_IMAGE: u64 = 10;
 /// Copies of each.
 const QUANTITY: u32 = 3;
 
@@ -88,6 +90,9 @@ impl Stages {
         let mut order = stage.clone();
         (order.id, order.created) = (id, at);
         order.name = format!("Library {n}");
+        if let Some(image) = &mut order.image {
+            image.id = ImageId(*blake3::hash(&(n / ORDERS_OF_AN_IMAGE).to_le_bytes()).as_bytes());
+        }
         order
     }
 }
