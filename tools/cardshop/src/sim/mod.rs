@@ -37,7 +37,7 @@ pub(crate) struct Sim {
     /// Hours in which things go wrong, instead of --minutes.
     #[arg(long, requires = "seed", conflicts_with = "minutes", value_parser = clap::value_parser!(u64).range(1..=1000))]
     hours: Option<u64>,
-    /// Minutes in which things go wrong, or of load; parts of one, too [default: 90, or 1 of load].
+    /// Minutes in which things go wrong, or of load; parts of one, too [default: 60, or 1 of load].
     #[arg(long)]
     minutes: Option<f64>,
     /// Appliances [default: 1 to 3, by the seed, or 50 of load].

@@ -61,10 +61,10 @@ pub struct Life {
 }
 
 impl Life {
-    /// The usual life of a seed: a bad hour or two.
+    /// The usual life of a seed: a bad hour.
     pub fn of(seed: u64) -> Self {
         let plant = Plant::None;
-        Self { seed, minutes: 90, appliances: 1 + seed as usize % 3, slots: 2, faults: None, plant }
+        Self { seed, minutes: 60, appliances: 1 + seed as usize % 3, slots: 2, faults: None, plant }
     }
 
     /// What may go wrong in it.

@@ -97,22 +97,21 @@ impl World {
         let (stopped, stalled, card, work) = (job.stopped, job.stalled, job.card, job.work.clone());
         let again = job.again.clone();
         let place = self.appliances[a].slots[&slot];
-        let result = if card.is_none() || place.card != card || place.unplugged > 0 {
-            Err(Failure::new("card_removed", "the card was taken out", Remedy::Retry))
-        } else if stopped {
-            Err(Failure::new("stopped", "stopped", Remedy::Retry))
-        } else if self.appliances[a].disk.images.get(&work.image) != Some(&100) {
-            // It waits for bytes.
-            self.after(10_000, Happening::WriteEnds { a, life, slot: slot.clone(), job: number });
-            if !stalled {
-                self.job(a, life, &slot, number).expect("found above").stalled = true;
-                let event = SlotEvent::Stalled { job: number, stalled: true };
-                self.tell_agent(a, Event::Slot { slot, event });
+        let here = card.filter(|card| place.card == Some(*card) && place.unplugged == 0);
+        let result = match here {
+            None => Err(Failure::new("card_removed", "the card was taken out", Remedy::Retry)),
+            Some(_) if stopped => Err(Failure::new("stopped", "stopped", Remedy::Retry)),
+            Some(_) if self.appliances[a].disk.images.get(&work.image) != Some(&100) => {
+                // It waits for bytes.
+                self.after(10_000, Happening::WriteEnds { a, life, slot: slot.clone(), job: number });
+                if !stalled {
+                    self.job(a, life, &slot, number).expect("found above").stalled = true;
+                    let event = SlotEvent::Stalled { job: number, stalled: true };
+                    self.tell_agent(a, Event::Slot { slot, event });
+                }
+                return;
             }
-            return;
-        } else {
-            let card = card.expect("asked above");
-            self.write_card(a, &slot, card, &work, again.as_ref())
+            Some(card) => self.write_card(a, &slot, card, &work, again.as_ref()),
         };
         self.tell_agent(a, Event::Slot { slot, event: SlotEvent::Ended { job: number, result } });
     }
