@@ -15,3 +15,4 @@ pub mod time;
 #[cfg(feature = "jwt")]
 pub mod token;
 pub mod topic;
+pub mod update;

@@ -11,3 +11,8 @@ mod seeds;
 fn no_index_the_fuzzer_kept_breaks_the_decoder() {
     seeds::replay("index", checks::index);
 }
+
+#[test]
+fn no_update_the_fuzzer_kept_breaks_the_reader() {
+    seeds::replay("update", checks::update);
+}

@@ -1,0 +1,7 @@
+//! The update decoder under random bytes.
+#![no_main]
+
+#[path = "../checks.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::update(bytes));
