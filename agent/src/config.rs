@@ -37,6 +37,9 @@ pub struct Config {
     /// Lights, screen and keyboard of this machine, and what may be done with it.
     #[serde(default)]
     pub bench: BenchConfig,
+    /// Where the boot loader has what it starts.
+    #[serde(default)]
+    pub update: UpdateConfig,
     /// Virtual slots with an operator of their own.
     #[serde(default)]
     pub simulate: Option<SimulateConfig>,
@@ -68,6 +71,28 @@ impl Default for BenchConfig {
     fn default() -> Self {
         let leds = "/sys/class/leds".into();
         Self { leds, panel: Vec::new(), console: None, reboot: None, network: None }
+    }
+}
+
+/// Where the boot loader has what it starts. Without a partition set there, nothing is ever updated.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpdateConfig {
+    /// Where the boot partition is mounted.
+    pub boot: PathBuf,
+    /// The kernel's command line, in which the boot loader says what it has started.
+    pub command_line: PathBuf,
+    /// Made when it is decided whether a version that is tried is kept.
+    pub decided: PathBuf,
+}
+
+impl Default for UpdateConfig {
+    fn default() -> Self {
+        Self {
+            boot: "/media/boot".into(),
+            command_line: "/proc/cmdline".into(),
+            decided: "/run/cardshop-decided".into(),
+        }
     }
 }
 
@@ -196,6 +221,12 @@ impl Config {
         let text = read_bounded(path).map_err(read)?;
         toml::from_str(&text)
             .map_err(|source| ConfigError::Parse { path: path.into(), source: Box::new(source) })
+    }
+
+    /// What of it nobody else may read: the name and password in a proxy's address.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let proxy = self.fetch.proxy.iter().filter_map(|url| url.split_once("://")?.1.rsplit_once('@'));
+        proxy.flat_map(|(user, _)| user.split(':').map(str::to_owned).chain([user.to_owned()])).collect()
     }
 
     /// Checks what the types do not: slots are few and have different ids.

@@ -29,11 +29,19 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
+    let started = filter.to_string();
+    let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)
         .with_writer(|| logs::Tee(logs::ring()))
-        .init();
+        .with_filter_reloading();
+    let reload = log.reload_handle();
+    log.init();
+    logs::on_level(move |level| {
+        let level = if level.is_empty() { started.as_str() } else { level };
+        let filter = EnvFilter::try_new(level).map_err(|error| error.to_string())?;
+        reload.reload(filter).map_err(|error| error.to_string())
+    });
     let arguments = Arguments::parse();
     if let Some(file) = &arguments.check_network {
         return match check_network(file) {

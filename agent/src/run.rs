@@ -13,7 +13,7 @@ use cardshop_card::{FailureNote, StopFlag};
 use cardshop_protocol::ids::{ApplianceId, SlotId};
 use cardshop_protocol::keys::appliance_id;
 use cardshop_protocol::message::{
-    CommandReply, Hardware, Health, Info, Progress, Remedy, SlotInfo, SlotState, VERSION,
+    CommandReply, Hardware, Health, Info, Presence, Progress, Remedy, SlotInfo, SlotState, VERSION,
 };
 use cardshop_protocol::topic::ApplianceTopic;
 use ed25519_dalek::SigningKey;
@@ -44,7 +44,7 @@ use crate::effects::state::{StateError, StateFolder};
 use crate::effects::virtual_bench::{TOLD, Told};
 use crate::effects::{
     console, fixed_slots, http, join_file, kernel_leds, logs, machine, mqtt, panel, probe, readers, session,
-    uevents, virtual_bench, writer,
+    uevents, update, virtual_bench, writer,
 };
 
 /// Events that may wait; whoever makes more of them waits until the shop has caught up.
@@ -146,6 +146,8 @@ struct Agent {
     received: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
     started: Instant,
+    updates: Updates,
+    http: Http,
     /// When health was last published, and how many bytes had been received.
     health: (Instant, u64),
 }
@@ -185,7 +187,8 @@ impl Agent {
         let hardware = machine::hardware();
         let label = join_file::read(&config.join).map(|f| f.label).ok();
         let label = label.or_else(|| state.member().map(|m| m.label)).unwrap_or_default();
-        let info = info(&config, &book.get(), label, hardware.clone());
+        let updates = Updates::start(&config, &state);
+        let info = Info { system: updates.system(), ..info(&config, &book.get(), label, hardware.clone()) };
         let (link, line) = mqtt::start(LinkConfig {
             appliance,
             boot: shop.history().boot(),
@@ -227,6 +230,8 @@ impl Agent {
             received,
             threads: vec![line],
             started: Instant::now(),
+            updates,
+            http: http.clone(),
             health: (Instant::now(), 0),
         };
         // This start is on record before anybody hears of it.
@@ -258,6 +263,7 @@ impl Agent {
             devices: self.devices.clone(),
             events: self.events.clone(),
             bell: self.bell.clone(),
+            listed: Arc::clone(&self.updates.readers_listed),
             stop: self.slots_stop.clone(),
         };
         if self.config.readers {
@@ -314,6 +320,7 @@ impl Agent {
             join: self.config.join.clone(),
             network: self.config.bench.network.clone(),
             told: self.told.clone(),
+            secrets: self.config.secrets(),
             trying: Arc::default(),
         };
         let stop = self.slots_stop.clone();
@@ -326,14 +333,21 @@ impl Agent {
 
     /// Tells the console what there is to show.
     fn show_console(&mut self) {
-        let notice = self.notice();
-        let Some((shown, _)) = &self.console else { return };
+        let view = self.view();
+        if let Some((shown, told)) = &mut self.console {
+            shown.set(view);
+            *told = Instant::now();
+        }
+    }
+
+    /// What there is to show of this appliance.
+    fn view(&self) -> ConsoleView {
         let server = self.state.member().map(|member| member.server);
-        shown.set(ConsoleView {
+        ConsoleView {
             label: self.info.label.clone(),
             appliance: self.appliance.to_string(),
             version: self.info.agent_version.clone(),
-            notice: Some(notice),
+            notice: Some(self.notice()),
             server: server
                 .or_else(|| Some(join_file::read(&self.config.join).ok()?.server))
                 .unwrap_or_default(),
@@ -343,8 +357,8 @@ impl Agent {
             bench: self.shop.bench(),
             progress: self.progress.clone(),
             told: self.told.last(),
-        });
-        self.console = self.console.take().map(|(shown, _)| (shown, Instant::now()));
+            update: self.updates.line(),
+        }
     }
 
     fn notice(&self) -> Notice {
@@ -375,6 +389,7 @@ impl Agent {
             if ending.is_none() && self.threads.iter().any(JoinHandle::is_finished) {
                 return Err(AgentError::ThreadEnded);
             }
+            self.look_after_updates()?;
             self.publish_health();
             self.show_standing();
         }
@@ -410,6 +425,10 @@ impl Agent {
         match &event {
             Event::Connected => self.connected = true,
             Event::Disconnected => self.connected = false,
+            Event::ImageRefused { image, fault } => self.update_refused(*image, &fault.text),
+            Event::Slot { slot, event: SlotEvent::CardGone | SlotEvent::ReaderGone } => {
+                self.updates.offers.set(slot, None);
+            }
             _ => {}
         }
         let acked = matches!(event, Event::Acked(_));
@@ -458,6 +477,16 @@ impl Agent {
                 }
                 Effect::Tell(text) => self.told.say(text),
                 Effect::Reboot => self.reboot(),
+                Effect::SendSupport(id) => self.send_support(id),
+                Effect::LogLevel(level) => match logs::set_level(&level) {
+                    Ok(()) => tracing::info!(level, "the level of the log was changed"),
+                    Err(why) => tracing::warn!(level, why, "the level of the log is as it was"),
+                },
+                Effect::Update => {
+                    if let Err(why) = self.press_update() {
+                        self.told.say(format!("No update is installed: {why}."));
+                    }
+                }
                 Effect::ReplyLogs(id) => {
                     let text = logs::ring().newest(LOG_REPLY_SIZE);
                     let ok = !text.is_empty();
@@ -521,6 +550,7 @@ impl Agent {
     fn probe(&self, slot: SlotId, visit: u64) {
         let Some(device) = self.devices.get(&slot) else { return };
         let (devices, events, probed) = (self.devices.clone(), self.events.clone(), slot.clone());
+        let offers = self.updates.offers.clone();
         let look = move || {
             let probed_safely = std::panic::catch_unwind(|| probe::probe(&device.path));
             let (finding, identity) = probed_safely.unwrap_or_else(|_| {
@@ -530,6 +560,7 @@ impl Agent {
             if let Some(identity) = identity {
                 devices.probed(&probed, identity);
             }
+            offers.set(&probed, update::offered(&device.path));
             // Fails only when the agent has ended.
             let _ = events.send(Event::Slot { slot: probed, event: SlotEvent::Probed { visit, finding } });
         };
@@ -606,7 +637,8 @@ impl Agent {
     fn end(mut self) {
         tracing::debug!(standing = ?self.session.standing(), "ending");
         self.writers.values().for_each(StopFlag::stop);
-        self.link.end(self.shop.history().boot());
+        let presence = if self.updates.is_restarting() { Presence::Updating } else { Presence::Stopped };
+        self.link.end(self.shop.history().boot(), presence);
         self.session.end();
         self.slots_stop.stop();
         self.bell.ring();
@@ -646,9 +678,15 @@ fn info(config: &Config, book: &Book, label: String, hardware: Hardware) -> Info
         hardware,
         slots: config.slot_ids().into_iter().map(slot_info).chain(slot_book::infos(book)).collect(),
         names: book.names().clone(),
+        system: None,
         capabilities: vec!["discard".into()],
     }
 }
+
+mod support;
+mod updates;
+
+use updates::Updates;
 
 #[cfg(test)]
 mod tests;

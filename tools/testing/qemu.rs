@@ -68,6 +68,17 @@ impl Qemu {
         line
     }
 
+    /// Waits until QEMU ends by itself, as it does when the machine restarts; gives all that was heard.
+    pub(crate) fn end(&mut self) -> String {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => self.heard.push(line),
+                Err(RecvTimeoutError::Disconnected) => return self.report(),
+                Err(RecvTimeoutError::Timeout) => panic!("it does not restart; it said:\n{}", self.report()),
+            }
+        }
+    }
+
     /// All that was heard so far.
     pub(crate) fn report(&self) -> String {
         self.heard.join("\n")

@@ -68,7 +68,7 @@ struct Layout {
 impl<'a> GuardedVolume<'a> {
     /// Opens partition `entry` (from 0) of the card's MBR; `None` when it is no FAT volume that holds together.
     pub(crate) fn open(device: &'a dyn CardDevice, entry: usize) -> Result<Option<Self>, CardError> {
-        let mut reader = PieceReader { device, pieces: HashMap::new(), requests: 0 };
+        let mut reader = PieceReader::new(device);
         let Some(place) = reader.look(0)?.and_then(|mbr| fat_partition(&mbr, entry)) else {
             return Ok(None);
         };
@@ -78,7 +78,7 @@ impl<'a> GuardedVolume<'a> {
     /// Opens every place where a FAT volume may be, [`MAX_VOLUMES`] at most: MBR partitions, those of a GPT, or the
     /// whole card where it has no table.
     pub(crate) fn open_all(device: &'a dyn CardDevice) -> Result<Vec<Self>, CardError> {
-        let mut reader = PieceReader { device, pieces: HashMap::new(), requests: 0 };
+        let mut reader = PieceReader::new(device);
         let Some(first) = reader.look(0)? else { return Ok(Vec::new()) };
         let mut places: Vec<_> = (0..MBR_ENTRIES).filter_map(|entry| fat_partition(&first, entry)).collect();
         if places.is_empty() && (0..MBR_ENTRIES).any(|entry| first[446 + entry * 16 + 4] == PROTECTIVE) {
@@ -90,7 +90,7 @@ impl<'a> GuardedVolume<'a> {
         }
         let mut volumes = Vec::new();
         for place in places.into_iter().take(MAX_VOLUMES) {
-            let reader = PieceReader { device, pieces: HashMap::new(), requests: 0 };
+            let reader = PieceReader::new(device);
             volumes.extend(Self::open_at(reader, place)?);
         }
         Ok(volumes)
@@ -99,6 +99,14 @@ impl<'a> GuardedVolume<'a> {
     fn open_at(mut reader: PieceReader<'a>, (start, blocks): (u32, u32)) -> Result<Option<Self>, CardError> {
         let layout = reader.look(start)?.and_then(|boot| Layout::of(&boot, start, blocks));
         Ok(layout.map(|layout| Self { reader: RefCell::new(reader), layout }))
+    }
+
+    /// Lets a large file be read: so many bytes, each block and its place in the table once or twice. What is read is not
+    /// kept, so a card that lies may answer differently the second time: for files that are checked as a whole.
+    pub(crate) fn allow_large(&self, bytes: u32) {
+        let mut reader = self.reader.borrow_mut();
+        reader.max_requests = MAX_REQUESTS + bytes / BLOCK as u32 * 4;
+        reader.renews = true;
     }
 
     /// Numbers of the clusters there are.
@@ -238,6 +246,15 @@ struct PieceReader<'a> {
     device: &'a dyn CardDevice,
     pieces: HashMap<u64, AlignedBuffer>,
     requests: u32,
+    max_requests: u32,
+    /// Pieces are let go when there are too many, instead of refusing more.
+    renews: bool,
+}
+
+impl<'a> PieceReader<'a> {
+    fn new(device: &'a dyn CardDevice) -> Self {
+        Self { device, pieces: HashMap::new(), requests: 0, max_requests: MAX_REQUESTS, renews: false }
+    }
 }
 
 impl PieceReader<'_> {
@@ -256,13 +273,16 @@ impl PieceReader<'_> {
             return Err(GuardError::Outside(block));
         }
         self.requests += 1;
-        if self.requests > MAX_REQUESTS {
+        if self.requests > self.max_requests {
             return Err(GuardError::TooManyReads);
         }
         let piece = offset / PIECE * PIECE;
         if !self.pieces.contains_key(&piece) {
             if self.pieces.len() >= MAX_READS {
-                return Err(GuardError::TooManyReads);
+                if !self.renews {
+                    return Err(GuardError::TooManyReads);
+                }
+                self.pieces.clear();
             }
             let alignment = self.device.alignment() as u64;
             let length = PIECE.min((self.device.size() - piece) / alignment * alignment);

@@ -44,7 +44,8 @@ pub use note::FailureNote;
 #[cfg(feature = "packed")]
 pub use packed::{Packing, unpack};
 pub use passport::{
-    CARD_FILE, MAX_PASSPORT_SIZE, PassportError, PassportFiles, README_FILE, read_passport, read_passport_of,
+    CARD_FILE, MAX_PASSPORT_SIZE, PassportError, PassportFiles, README_FILE, copy_root_file, read_passport,
+    read_passport_of,
 };
 pub use probe::{ProbeReport, probe, probe_reading};
 pub use shared::{CardSource, MakeSpill, SharedSource, WINDOW_BYTES};

@@ -97,6 +97,9 @@ fn parse(bytes: &[u8]) -> Result<Option<Passport>, PassportError> {
     }
 }
 
+/// Bytes of a file that are copied at once.
+const COPY_SIZE: usize = 64 * 1024;
+
 /// The library asks for the time only to write.
 pub(crate) struct NoClock;
 
@@ -113,36 +116,90 @@ impl TimeSource for NoClock {
     }
 }
 
+/// Copies a file of the root folder of the card's first FAT volume that has it, at most `most` bytes of it; gives its size.
+/// `None` when there is none, or it is larger than `max_size`.
+///
+/// # Errors
+/// What the card or `out` failed with.
+pub fn copy_root_file(
+    card: &mut ReadableCard,
+    name: &str,
+    max_size: u32,
+    most: usize,
+    out: &mut dyn std::io::Write,
+) -> std::io::Result<Option<u32>> {
+    for volume in GuardedVolume::open_all(&*card.device).map_err(std::io::Error::other)? {
+        if let Some(size) = copy_file(volume, name, max_size, most, out)? {
+            return Ok(Some(size));
+        }
+    }
+    Ok(None)
+}
+
 /// A file of the root folder; `None` when there is none or the volume makes no sense.
 fn read_file(volume: GuardedVolume<'_>, name: &str) -> Result<Option<Vec<u8>>, PassportError> {
-    type Failure = embedded_sdmmc::Error<GuardError>;
+    let mut bytes = Vec::new();
+    match copy_file(volume, name, MAX_PASSPORT_SIZE as u32, MAX_PASSPORT_SIZE, &mut bytes) {
+        Ok(found) => Ok(found.map(|_| bytes)),
+        Err(error) => match error.downcast::<CardError>() {
+            Ok(error) => Err(error.into()),
+            Err(error) => Err(PassportError::Damaged(error.to_string())),
+        },
+    }
+}
+
+fn copy_file(
+    volume: GuardedVolume<'_>,
+    name: &str,
+    max_size: u32,
+    most: usize,
+    out: &mut dyn std::io::Write,
+) -> std::io::Result<Option<u32>> {
+    enum Failure {
+        Fat(embedded_sdmmc::Error<GuardError>),
+        Out(std::io::Error),
+    }
+    impl From<embedded_sdmmc::Error<GuardError>> for Failure {
+        fn from(error: embedded_sdmmc::Error<GuardError>) -> Self {
+            Self::Fat(error)
+        }
+    }
     let clusters = volume.clusters();
+    if most > MAX_PASSPORT_SIZE {
+        volume.allow_large(max_size);
+    }
     let manager: VolumeManager<_, _> = VolumeManager::new(volume, NoClock);
-    let read = || -> Result<Option<Vec<u8>>, Failure> {
+    let mut copy = || -> Result<Option<u32>, Failure> {
         let volume = manager.open_volume(VolumeIdx(0))?;
         let root = volume.open_root_dir()?;
         let entry = root.find_directory_entry(name)?;
         // The library trusts a directory entry's first cluster; the guard cannot see which blocks are folders.
-        if !clusters.contains(&entry.cluster) || entry.size as usize > MAX_PASSPORT_SIZE {
+        if !clusters.contains(&entry.cluster) || entry.size > max_size {
             return Ok(None);
         }
         let file = root.open_file_in_dir(name, Mode::ReadOnly)?;
-        let mut bytes = vec![0; entry.size as usize];
-        let mut done = 0;
-        while done < bytes.len() {
-            match file.read(&mut bytes[done..])? {
+        let mut left = most.min(entry.size as usize);
+        let mut buffer = vec![0; left.min(COPY_SIZE)];
+        while left > 0 {
+            let size = buffer.len().min(left);
+            match file.read(&mut buffer[..size])? {
                 0 => break,
-                count => done += count,
+                count => {
+                    out.write_all(&buffer[..count]).map_err(Failure::Out)?;
+                    left -= count;
+                }
             }
         }
-        bytes.truncate(done);
-        Ok(Some(bytes))
+        Ok(Some(entry.size))
     };
-    match read() {
-        Ok(bytes) => Ok(bytes),
-        Err(Failure::DeviceError(GuardError::Card(error))) => Err(error.into()),
-        Err(Failure::NotFound) => Ok(None),
-        Err(error) => {
+    match copy() {
+        Ok(size) => Ok(size),
+        Err(Failure::Out(error)) => Err(error),
+        Err(Failure::Fat(embedded_sdmmc::Error::DeviceError(GuardError::Card(error)))) => {
+            Err(std::io::Error::other(error))
+        }
+        Err(Failure::Fat(embedded_sdmmc::Error::NotFound)) => Ok(None),
+        Err(Failure::Fat(error)) => {
             tracing::debug!("no {name} on this volume: {error:?}");
             Ok(None)
         }

@@ -18,6 +18,9 @@ const IDENTIFY_FOR: Duration = Duration::from_secs(10);
 /// Answers remembered for repeated ids: more than a person sends before the first is answered.
 const REMEMBERED: usize = 64;
 
+/// Longest level of the log, characters: some modules with their own.
+const MAX_LEVEL: usize = 200;
+
 /// What became of a command, for people; or why nothing did.
 pub(super) type Said = Result<&'static str, Cow<'static, str>>;
 
@@ -57,6 +60,9 @@ impl Shop {
             effects.push(Effect::ReplyLogs(id));
             return;
         }
+        if command.action == Action::Support && !late {
+            effects.push(Effect::SendSupport(id));
+        }
         let result = if late {
             Err("too late: the deadline has passed".into())
         } else {
@@ -81,8 +87,19 @@ impl Shop {
             Action::Retry { slot } => Ok(self.slot(slot)?.retry(effects)?),
             Action::Release { slot } => Ok(self.slot(slot)?.release()?),
             Action::Reboot => self.ask_reboot(),
-            Action::Update => Err("not on this machine".into()),
+            Action::Update => {
+                effects.push(Effect::Update);
+                Ok("the update is looked at")
+            }
             Action::Logs => Err("answered by the keeper of the log".into()),
+            Action::Support => Ok("it is on its way"),
+            Action::LogLevel { level } if level.len() > MAX_LEVEL => {
+                Err("that is too long for a level".into())
+            }
+            Action::LogLevel { level } => {
+                effects.push(Effect::LogLevel(level.clone()));
+                Ok("the log says as much, until the next start")
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 //!     │ ├──N──► network: four fields ──Enter──► tried for 60 s, kept only when the server is reached
 //!     │ ├──J──► join: server, token (hidden), label ──Enter──► JOIN.TXT
 //!     │ └──e x R o T──► "sure?" ──y──► eject, remove, restart, off, reset
-//!     └──i r h g m s──► at once: identify, retry, hold, name all, move, support file
+//!     └──i r h g m s u──► at once: identify, retry, hold, name all, move, support file, update
 //! ```
 
 use std::collections::BTreeMap;
@@ -81,6 +81,8 @@ pub struct ConsoleView {
     pub progress: BTreeMap<SlotId, Progress>,
     /// What came of the last key.
     pub told: String,
+    /// An update that is under way, or offered by a card.
+    pub update: Option<String>,
 }
 
 /// One line to type into.
@@ -181,6 +183,7 @@ impl Console {
             Key::Escape if bench.question.is_some() => return Some(Ask::Wish(Wish::NameAll { on: false })),
             Key::Char('g') => return Some(Ask::Wish(Wish::NameAll { on: bench.question.is_none() })),
             Key::Char('s') => return Some(Ask::Support),
+            Key::Char('u') => return Some(Ask::Wish(Wish::Act(Action::Update))),
             Key::Char('m') => {
                 return Some(Ask::Wish(Wish::Move(bench.moved.first()?.clone())));
             }

@@ -14,7 +14,7 @@ use super::console::{Console, ConsoleView, Form, Page};
 use super::naming::Question;
 
 const KEYS: &str = "↑↓ choose  Enter erase  i which  r retry  e eject  h hold  n name  x forget\n\
-    g name all  m move  N network  J join  o on/off  s support  R restart  T reset";
+    g name all  m move  N network  J join  o on/off  s support  u update  R restart  T reset";
 /// Cells of a bar.
 const BAR: usize = 12;
 
@@ -84,7 +84,11 @@ fn what_now(console: &Console, view: &ConsoleView) -> String {
     let problem = console.problem.clone();
     let card = || view.bench.slots.get(console.chosen).and_then(about_card);
     let told = Some(view.told.clone()).filter(|told| !told.is_empty());
-    [problem, asked, told, moved(), card()].into_iter().flatten().collect::<Vec<_>>().join("  ")
+    [problem, asked, view.update.clone(), told, moved(), card()]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join("  ")
 }
 
 fn draw_slots(frame: &mut Frame<'_>, area: Rect, console: &Console, view: &ConsoleView) {

@@ -337,6 +337,12 @@ pub enum Effect {
     Tell(String),
     /// Restart the machine.
     Reboot,
+    /// Send the file for whoever helps, which this command asked for.
+    SendSupport(ObjectId),
+    /// Log this much.
+    LogLevel(String),
+    /// Somebody wants an update now: the one on a card, or the scheduler's once more.
+    Update,
 }
 
 /// What goes to the broker beside slot states.

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use cardshop_protocol::ids::{ImageId, LeaseId};
-use cardshop_protocol::message::{Desired, Fault, Lease};
+use cardshop_protocol::message::{Desired, DesiredUpdate, Fault, Lease};
 
 use super::dispatch::has_work_left;
 use super::event::{Effect, Trouble};
@@ -28,6 +28,16 @@ struct Arrival {
     total: u64,
 }
 
+impl Arrival {
+    /// Has it fetched from these warehouses, unless that is so.
+    fn ask(&mut self, image: ImageId, warehouses: &[String], effects: &mut Vec<Effect>) {
+        if self.warehouses != warehouses || !self.asked {
+            (self.asked, self.warehouses) = (true, warehouses.to_vec());
+            effects.push(Effect::Fetch { image, warehouses: warehouses.to_vec() });
+        }
+    }
+}
+
 /// Images here or arriving, and leases whose image was refused.
 #[derive(Debug, Default)]
 pub(super) struct Images {
@@ -38,8 +48,16 @@ pub(super) struct Images {
 }
 
 impl Images {
-    /// Begins and ends fetches so that they follow the leases.
-    pub(super) fn plan(&mut self, desired: &Desired, history: &History, effects: &mut Vec<Effect>) {
+    /// Begins and ends fetches so that they follow the leases, and the update. That one comes on top: an appliance that
+    /// always has work gets it, too. `needed` is not fetched any more and has to stay.
+    pub(super) fn plan(
+        &mut self,
+        desired: &Desired,
+        update: Option<&DesiredUpdate>,
+        needed: Option<ImageId>,
+        history: &History,
+        effects: &mut Vec<Effect>,
+    ) {
         let live: BTreeSet<LeaseId> = desired.leases.iter().map(|l| l.lease).collect();
         self.refused.retain(|lease, _| live.contains(lease));
         let mut wanted: Vec<&Lease> = desired
@@ -49,11 +67,16 @@ impl Images {
             .collect();
         wanted.sort_by_key(|l| (std::cmp::Reverse(l.priority), l.lease));
 
-        let gone = |image: &ImageId| !wanted.iter().any(|l| l.image == *image);
+        let for_update =
+            |image: &ImageId| needed == Some(*image) || update.is_some_and(|u| u.image == *image);
+        let gone = |image: &ImageId| !for_update(image) && !wanted.iter().any(|l| l.image == *image);
         let abandoned: Vec<ImageId> = self.arrivals.keys().copied().filter(gone).collect();
         for image in abandoned {
             self.forget(image);
             effects.push(Effect::Abandon(image));
+        }
+        if let Some(update) = update {
+            self.arrivals.entry(update.image).or_default().ask(update.image, &update.warehouses, effects);
         }
         let mut seen = BTreeSet::new();
         for lease in wanted {
@@ -67,10 +90,7 @@ impl Images {
                 Entry::Vacant(_) if under_way >= MAX_FETCHES => continue,
                 Entry::Vacant(new) => new.insert(Arrival::default()),
             };
-            if arrival.warehouses != lease.warehouses || !arrival.asked {
-                (arrival.asked, arrival.warehouses) = (true, lease.warehouses.clone());
-                effects.push(Effect::Fetch { image: lease.image, warehouses: lease.warehouses.clone() });
-            }
+            arrival.ask(lease.image, &lease.warehouses, effects);
         }
     }
 
@@ -127,6 +147,11 @@ impl Images {
         let named: Vec<LeaseId> = leases.iter().filter(|l| l.image == image).map(|l| l.lease).collect();
         self.refused.extend(named.iter().map(|lease| (*lease, fault.clone())));
         named
+    }
+
+    /// True when all of it is here.
+    pub(super) fn is_whole(&self, image: ImageId) -> bool {
+        self.arrivals.get(&image).is_some_and(|a| a.ready && a.fetched >= a.total)
     }
 
     /// True when a card can be begun.

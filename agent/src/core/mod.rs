@@ -20,7 +20,8 @@
 //!
 //! Beside the shop stand smaller machines with owners of their own: [`enrol`] (join and login), [`ranges`]
 //! (what of an image to fetch next), [`sources`] (whom to ask), [`reuse`] (what lies in older images), [`room`]
-//! (what has to go from the cache), [`bucket`] (how fast), [`backoff`], [`rate`].
+//! (what has to go from the cache), [`bucket`] (how fast), [`backoff`], [`rate`], [`update`] (which version of the
+//! appliance runs).
 
 pub mod backoff;
 mod bench;
@@ -45,6 +46,7 @@ pub mod panel_host;
 pub mod ports;
 pub mod ranges;
 pub mod rate;
+pub mod redact;
 pub mod reuse;
 pub mod room;
 mod sender;
@@ -53,6 +55,7 @@ mod slot;
 pub mod sources;
 pub mod trial;
 pub mod uevent;
+pub mod update;
 mod view;
 
 pub use bench::{BenchView, SlotLine};
@@ -67,6 +70,8 @@ mod any_card_tests;
 mod bench_tests;
 #[cfg(test)]
 mod model_tests;
+#[cfg(test)]
+mod outage_tests;
 #[cfg(test)]
 mod shop_outside_tests;
 #[cfg(test)]

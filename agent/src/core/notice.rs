@@ -23,6 +23,9 @@ pub struct Surroundings {
     pub slots: usize,
 }
 
+/// How the HTTP library and the system say that nobody knows a name. **Source:** ureq's `HostNotFound`, getaddrinfo(3).
+const NO_SUCH_NAME: [&str; 3] = ["host not found", "failed to lookup address", "name resolution"];
+
 /// The screen for where the appliance stands.
 pub fn notice(standing: &Standing, around: Surroundings) -> Notice {
     let (code, text) = match standing {
@@ -53,6 +56,16 @@ pub fn notice(standing: &Standing, around: Surroundings) -> Notice {
         Standing::ServerAway(why) if why.contains("not valid yet") => {
             ("clock_wrong", format!("This machine's clock is behind: {why}"))
         }
+        Standing::ServerAway(why) if why.contains("expired") => (
+            "certificate_expired",
+            format!(
+                "The shop's certificate has ended, or this machine's clock is ahead; whoever keeps the shop renews it: {why}"
+            ),
+        ),
+        Standing::ServerAway(why) if NO_SUCH_NAME.iter().any(|sign| why.contains(sign)) => (
+            "name_not_found",
+            format!("The shop's name is not found: are the name servers of this network right? {why}"),
+        ),
         Standing::ServerAway(why) => ("server_away", format!("The shop is not reached: {why}")),
         Standing::Member if !around.connected => ("connecting", "Let in; connecting.".to_owned()),
         Standing::Member => ("ready", format!("Ready, {} slots.", around.slots)),
@@ -70,6 +83,8 @@ mod tests {
     fn every_ending_of_the_way_into_a_shop_has_a_name_of_its_own() {
         let away = || Standing::ServerAway("connection refused".into());
         let early = Standing::ServerAway("invalid peer certificate: certificate not valid yet".into());
+        let over = Standing::ServerAway("invalid peer certificate: certificate expired: 5 s ago".into());
+        let unknown = Standing::ServerAway("io: failed to lookup address information: Try again".into());
         let unplugged = Surroundings { network: false, ..AROUND };
         let cases = [
             (Standing::Starting, AROUND, "starting"),
@@ -81,6 +96,8 @@ mod tests {
             (Standing::Retired, AROUND, "retired"),
             (away(), unplugged, "no_network"),
             (early, AROUND, "clock_wrong"),
+            (over, AROUND, "certificate_expired"),
+            (unknown, AROUND, "name_not_found"),
             (away(), AROUND, "server_away"),
             (Standing::Member, Surroundings { connected: false, ..AROUND }, "connecting"),
             (Standing::Member, AROUND, "ready"),

@@ -3,8 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cardshop_protocol::ids::ImageId;
 use cardshop_protocol::ids::{OrderId, SlotId};
-use cardshop_protocol::message::{Confirm, Desired, Fact, Fault, LeaseUse, Reported, SlotState, VERSION};
+use cardshop_protocol::message::{
+    Confirm, Desired, DesiredUpdate, Fact, Fault, LeaseUse, Reported, SlotState, UpdateReport, VERSION,
+};
 use cardshop_protocol::time::Timestamp;
 
 use super::bench::{Places, outcome_of};
@@ -39,6 +42,8 @@ pub struct Shop {
     pub(super) commands: Commands,
     pub(super) places: Places,
     reported: Option<Reported>,
+    /// The update whose bytes are to be fetched, the image that has to stay here for it, and how far it is.
+    update: (Option<DesiredUpdate>, Option<ImageId>, Option<UpdateReport>),
     last_job: u64,
     shown: u64,
     connected: bool,
@@ -61,6 +66,7 @@ impl Shop {
             commands: Commands::default(),
             places: Places::default(),
             reported: None,
+            update: (None, None, None),
             last_job: 0,
             shown: 0,
             connected: false,
@@ -153,6 +159,22 @@ impl Shop {
         self.slots.values().all(|slot| slot.job.is_none())
     }
 
+    /// True when all of an image is here.
+    pub fn has_whole(&self, image: ImageId) -> bool {
+        self.images.is_whole(image)
+    }
+
+    /// The update that is to be fetched, the image that has to stay for it, and what the scheduler is told of it. What
+    /// follows comes with the next event.
+    pub fn follow_update(
+        &mut self,
+        wanted: Option<DesiredUpdate>,
+        needed: Option<ImageId>,
+        report: Option<UpdateReport>,
+    ) {
+        self.update = (wanted, needed, report);
+    }
+
     /// What must outlive the process; compacted by whoever keeps the journal.
     pub fn history(&self) -> &History {
         &self.history
@@ -226,7 +248,7 @@ impl Shop {
     fn settle(&mut self, now: Timestamp, effects: &mut Vec<Effect>) {
         self.withdraw(now, effects);
         if let (Some(desired), false) = (&self.desired, self.ending) {
-            self.images.plan(desired, &self.history, effects);
+            self.images.plan(desired, self.update.0.as_ref(), self.update.1, &self.history, effects);
         }
         self.give_work(now);
         self.begin_writes(now, effects);
@@ -349,6 +371,7 @@ impl Shop {
             rev: desired.rev,
             errors: self.errors(desired),
             leases: desired.leases.iter().map(uses).collect(),
+            update: self.update.2.clone(),
         };
         if self.reported.as_ref() != Some(&reported) {
             effects.push(Effect::Publish(Message::Reported(Box::new(reported.clone()))));

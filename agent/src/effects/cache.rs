@@ -44,6 +44,11 @@ impl Cache {
         Ok(cache)
     }
 
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0.folder
+    }
+
     /// An image's file.
     pub(crate) fn path(&self, image: ImageId, extension: &str) -> PathBuf {
         self.0.folder.join(format!("{image}.{extension}"))

@@ -229,6 +229,7 @@ mod tests {
             join: folder.path().join("JOIN.TXT"),
             network: None,
             told: LastTold::default(),
+            secrets: Vec::new(),
             trying: Arc::default(),
         };
         let (shown, stop, (events, happened)) = (Shown::default(), StopFlag::new(), sync_channel(16));
@@ -253,7 +254,7 @@ mod tests {
             reads(&mut screen, &mut drawn, "");
             std::thread::yield_now();
         }
-        assert!(folder.path().join("SUPPORT.TXT").exists(), "{}", errands.told.last());
+        assert!(folder.path().join("SUPPORT.TGZ").exists(), "{}", errands.told.last());
         stop.stop();
         thread.join().unwrap();
     }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::http::Http;
 use super::join_file::{self, check_join_file};
-use super::logs;
 use super::state::{StateFolder, replace_file};
+use super::support::Support;
 use crate::core::console::{Ask, ConsoleView};
 use crate::core::network_file::NetworkFile;
 use crate::core::trial::{TRIAL, Trial, Verdict};
@@ -19,8 +19,8 @@ use crate::core::trial::{TRIAL, Trial, Verdict};
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Longest wait for the shop's answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// Bytes of the log in the file for whoever helps: all that is kept in memory.
-const LOG_SIZE: usize = 64 * 1024;
+/// The file for whoever helps, 8.3: a tar.gz.
+const SUPPORT_FILE: &str = "SUPPORT.TGZ";
 
 /// The last line for the person at the appliance; clones are the same line.
 #[derive(Debug, Clone, Default)]
@@ -43,11 +43,13 @@ impl LastTold {
 pub(crate) struct Errands {
     pub(crate) http: Http,
     pub(crate) state: Arc<StateFolder>,
-    /// The join file; `NETWORK.TXT` and `SUPPORT.TXT` lie beside it.
+    /// The join file; `NETWORK.TXT` and [`SUPPORT_FILE`] lie beside it.
     pub(crate) join: PathBuf,
     /// What applies network settings.
     pub(crate) network: Option<PathBuf>,
     pub(crate) told: LastTold,
+    /// What of the settings nobody else may read.
+    pub(crate) secrets: Vec<String>,
     /// Settings are on trial: others wait.
     pub(crate) trying: Arc<AtomicBool>,
 }
@@ -61,7 +63,7 @@ impl Errands {
             Ask::Join { text } => self.told.say(self.join(&text)),
             Ask::Support => self.told.say(match self.support(view) {
                 Ok(path) => format!("{} is written, without any password in it.", path.display()),
-                Err(error) => format!("SUPPORT.TXT is not written: {error}"),
+                Err(error) => format!("{SUPPORT_FILE} is not written: {error}"),
             }),
         }
     }
@@ -80,23 +82,15 @@ impl Errands {
     }
 
     fn support(&self, view: &ConsoleView) -> std::io::Result<PathBuf> {
-        let path = self.join.with_file_name("SUPPORT.TXT");
-        let slots: String = view.bench.slots.iter().fold(String::new(), |text, line| {
-            let state = serde_json::to_string(&line.state).unwrap_or_default();
-            text + &format!("{} {} {state}\r\n", line.slot, line.name.as_deref().unwrap_or("-"))
-        });
-        let head = format!(
-            "Cardshop agent {}\r\n{} {}\r\n{}\r\nnetwork: {}\r\nshop: {} connected: {}\r\nstands: {}\r\n\r\n{slots}\r\n",
-            view.version,
-            view.label,
-            view.appliance,
-            view.time,
-            view.addresses.join(" "),
-            view.server,
-            view.connected,
-            view.notice.as_ref().map_or("-", |notice| notice.code),
-        );
-        replace_file(&path, (head + &logs::ring().newest(LOG_SIZE)).as_bytes())?;
+        let path = self.join.with_file_name(SUPPORT_FILE);
+        let support = Support {
+            state: &self.state,
+            join: &self.join,
+            settings: None,
+            known: self.secrets.clone(),
+            about: about(view),
+        };
+        replace_file(&path, &support.bundle()?)?;
         Ok(path)
     }
 
@@ -156,6 +150,26 @@ impl Errands {
     }
 }
 
+/// A page about the appliance as its screen shows it.
+pub(crate) fn about(view: &ConsoleView) -> String {
+    let slots: String = view.bench.slots.iter().fold(String::new(), |text, line| {
+        let state = serde_json::to_string(&line.state).unwrap_or_default();
+        text + &format!("{} {} {state}\n", line.slot, line.name.as_deref().unwrap_or("-"))
+    });
+    format!(
+        "Cardshop agent {}\n{} {}\n{}\nnetwork: {}\nshop: {} connected: {}\nstands: {}\nupdate: {}\n\n{slots}",
+        view.version,
+        view.label,
+        view.appliance,
+        view.time,
+        view.addresses.join(" "),
+        view.server,
+        view.connected,
+        view.notice.as_ref().map_or("-", |notice| notice.code),
+        view.update.as_deref().unwrap_or("-"),
+    )
+}
+
 /// Runs the program that applies a file's settings; without one those of `NETWORK.TXT`.
 fn apply(program: &PathBuf, file: Option<&PathBuf>) {
     let mut command = Command::new(program);
@@ -199,6 +213,7 @@ mod tests {
             join,
             network: Some(program),
             told: LastTold::default(),
+            secrets: Vec::new(),
             trying: Arc::default(),
         };
         Site { folder, errands }
@@ -245,7 +260,12 @@ mod tests {
         assert!(std::fs::read_to_string(path).unwrap().contains(&token));
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         site.errands.run(Ask::Support, &view);
-        let support = std::fs::read_to_string(site.folder.path().join("SUPPORT.TXT")).unwrap();
-        assert!(support.contains("Bench") && !support.contains(&token[12..30]), "{support}");
+        let support = std::fs::read(site.folder.path().join(SUPPORT_FILE)).unwrap();
+        let mut files = tar::Archive::new(flate2::read::GzDecoder::new(&support[..]));
+        let mut all = String::new();
+        for file in files.entries().unwrap() {
+            std::io::Read::read_to_string(&mut file.unwrap(), &mut all).unwrap();
+        }
+        assert!(all.contains("Bench") && !all.contains(&token[12..30]), "{all}");
     }
 }

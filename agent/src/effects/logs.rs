@@ -36,6 +36,24 @@ impl LogRing {
     }
 }
 
+/// Changes how much is logged; says what is wrong with a level.
+type SetLevel = Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>;
+
+static SET_LEVEL: OnceLock<SetLevel> = OnceLock::new();
+
+/// Says how the level of this process's log is changed; the first who says it counts.
+pub fn on_level(set: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) {
+    let _ = SET_LEVEL.set(Box::new(set));
+}
+
+/// Logs this much from now on; what it was at the start when `level` is empty.
+///
+/// # Errors
+/// Why the level is none, for people.
+pub(crate) fn set_level(level: &str) -> Result<(), String> {
+    SET_LEVEL.get().ok_or("this process keeps its level")?(level)
+}
+
 /// Writes to standard error and to a ring.
 #[derive(Debug, Clone, Copy)]
 pub struct Tee(pub &'static LogRing);

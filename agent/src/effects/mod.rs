@@ -41,7 +41,9 @@ pub(crate) mod single;
 pub(crate) mod slot_book;
 pub(crate) mod state;
 pub(crate) mod store;
+pub(crate) mod support;
 pub(crate) mod uevents;
+pub(crate) mod update;
 pub(crate) mod virtual_bench;
 pub(crate) mod writer;
 

@@ -132,12 +132,12 @@ impl Link {
         *self.shared.info.lock().expect("no holder panics") = Some(info);
     }
 
-    /// Says that the appliance has stopped on purpose, and ends the line.
-    pub(crate) fn end(&self, boot: u64) {
+    /// Says that the appliance has stopped on purpose, or restarts into another partition set, and ends the line.
+    pub(crate) fn end(&self, boot: u64, presence: Presence) {
         self.shared.ending.store(true, Ordering::Release);
         // Any session number of this boot above all births: the last one that can be.
         let session = (boot + 1) * CONNECTIONS_PER_BOOT - 1;
-        let stopped = StatusMessage { v: VERSION, status: Presence::Stopped, session };
+        let stopped = StatusMessage { v: VERSION, status: presence, session };
         self.publish(ApplianceTopic::Status, &stopped);
         if let Some(client) = self.shared.client.lock().expect("no holder panics").take() {
             // Refused only when the queue is full: then the will speaks.

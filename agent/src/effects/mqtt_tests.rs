@@ -153,6 +153,7 @@ fn line(broker: &Broker) -> Running {
         hardware: Hardware::default(),
         slots: vec![],
         names: Default::default(),
+        system: None,
         capabilities: vec![],
     };
     let config = LinkConfig {
@@ -179,7 +180,7 @@ impl Running {
         }
     }
     fn end(self, broker: &Broker) {
-        self.link.end(5);
+        self.link.end(5, Presence::Stopped);
         let stopped: StatusMessage = serde_json::from_slice(&broker.publish().payload).unwrap();
         assert_eq!(stopped.status, Presence::Stopped);
         assert!(matches!(broker.next(), Packet::Disconnect));

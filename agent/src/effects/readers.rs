@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -69,6 +70,8 @@ pub(crate) struct Finder {
     pub(crate) events: SyncSender<Event>,
     /// Rings when there is something to look at.
     pub(crate) bell: Bell,
+    /// Set after the first look.
+    pub(crate) listed: Arc<AtomicBool>,
     pub(crate) stop: StopFlag,
 }
 
@@ -101,6 +104,8 @@ impl Looking {
         while !self.finder.stop.is_stopped() {
             if let Err(error) = self.look(Path::new("/sys")) {
                 tracing::error!(%error, "the readers cannot be looked at");
+            } else {
+                self.finder.listed.store(true, Ordering::Release);
             }
             self.finder.bell.wait(&mut heard, LOOK_EVERY);
         }

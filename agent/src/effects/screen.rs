@@ -29,16 +29,21 @@ impl Screen {
         if self.shown.as_ref() == Some(&notice) {
             return;
         }
+        self.say(notice.code, &notice.text);
+        self.shown = Some(notice);
+    }
+
+    /// Says something beside the notice, such as how far an update is.
+    pub(crate) fn say(&self, code: &str, text: &str) {
         let names = fs::read_to_string("/sys/class/tty/console/active").unwrap_or_default();
         // What a server says may hold anything.
-        let text: String = notice.text.chars().filter(|c| !c.is_control()).take(400).collect();
+        let text: String = text.chars().filter(|c| !c.is_control()).take(400).collect();
         let is_screen = |name: &str| {
             name.strip_prefix("tty").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
         };
         for name in names.split_whitespace().filter(|name| !self.screen_taken || !is_screen(name)) {
-            say(&Path::new("/dev").join(name), &format!("\r\n[{}] {text}\r\n", notice.code));
+            say(&Path::new("/dev").join(name), &format!("\r\n[{code}] {text}\r\n"));
         }
-        self.shown = Some(notice);
     }
 }
 

@@ -61,6 +61,7 @@ fn bench(folder: &tempfile::TempDir) -> Config {
             insert_delay_ms: 0,
             ..SimulateConfig::default()
         }),
+        update: Default::default(),
         fetch: Default::default(),
         cache: Default::default(),
     }

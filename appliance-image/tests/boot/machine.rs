@@ -54,6 +54,21 @@ impl Machine {
         }
     }
 
+    /// The next line with one of these texts in it.
+    pub(crate) fn hears_one_of(&mut self, texts: &[&str]) -> String {
+        loop {
+            let line = self.0.line(texts[0]);
+            if texts.iter().any(|text| line.contains(text)) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits until the machine restarts, which ends this one.
+    pub(crate) fn hears_its_end(mut self) -> String {
+        self.0.end()
+    }
+
     /// Plugs a reader with a card into a port; `write_bps` slows it down.
     pub(crate) fn insert(&mut self, port: u32, card: &Path, write_bps: Option<u64>) {
         let mut node = json!({"driver": "raw", "file": {"driver": "file", "filename": card}});

@@ -345,3 +345,13 @@ pub struct SlotView {
     /// False when the appliance has not been heard.
     pub online: bool,
 }
+
+/// `POST /api/v1/support`: the file that a command of an appliance asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SupportFile {
+    /// Which command.
+    pub command: ObjectId,
+    /// A tar.gz, base64.
+    pub bundle: String,
+}

@@ -216,6 +216,11 @@ impl<'a> Uploader<'a> {
         })
     }
 
+    /// Trusts a warehouse with a certificate of one of these.
+    pub fn set_roots(&mut self, roots: RootCerts) {
+        self.roots = roots;
+    }
+
     /// Uploads what the warehouse does not have. `token` gives the newest upload token for each request;
     /// `progress` hears bytes that are there and how many travel. To be called again after `Unreachable`.
     ///

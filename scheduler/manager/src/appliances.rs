@@ -178,6 +178,14 @@ pub(crate) async fn act(
         "approve" => scheduler.approve_appliance(caller, id, None).await.map(|_| "approve"),
         "reject" => scheduler.reject_appliance(caller, id).await.map(|_| "reject"),
         "reboot" => scheduler.command_appliance(caller, id, Reflex::Reboot).await.map(|_| "reboot"),
+        "support" => {
+            let bundle = scheduler.support(caller, id).await.told(&session)?;
+            let name = format!("attachment; filename=\"support-{id}.tar.gz\"");
+            let kind = "application/gzip".to_owned();
+            return Ok(
+                ([(header::CONTENT_TYPE, kind), (header::CONTENT_DISPOSITION, name)], bundle).into_response()
+            );
+        }
         "logs" => {
             let log = scheduler.command_appliance(caller, id, Reflex::Logs).await.told(&session)?.text;
             let page = page(&scheduler, &session, id, &After::default(), log).await;

@@ -23,6 +23,7 @@ mod statistics;
 mod status;
 mod tile;
 mod tv;
+mod updates;
 mod words;
 
 use axum::Router;
@@ -70,6 +71,8 @@ pub fn pages(scheduler: Scheduler) -> Router {
         .route("/cards/cards.json", get(cards::json))
         .route("/cards/{uid}", get(cards::detail))
         .route("/statistics", get(statistics::page))
+        .route("/updates", get(updates::page))
+        .route("/updates/{id}", post(updates::act))
         .route("/screens", get(tv::screens).post(tv::make))
         .route("/screens/{id}", post(tv::revoke))
         .route("/tv", get(tv::page).post(tv::let_in))

@@ -29,6 +29,7 @@ pub(crate) struct Shell {
     pub(crate) may_ship: bool,
     pub(crate) may_enrol: bool,
     pub(crate) may_look: bool,
+    /// May see and do what concerns the whole site.
     pub(crate) may_administer: bool,
     /// Appliances that wait for approval.
     pub(crate) waiting: usize,
@@ -100,6 +101,7 @@ fn said(w: &Words, key: &str) -> Option<&'static str> {
         "eject" => w.done_eject,
         "name" => w.done_name,
         "placed" => w.placed,
+        "update" => w.done_update,
         "cancel" => w.done_cancel,
         "retry_order" => w.done_retry_order,
         "expire" => w.done_expire,

@@ -1,17 +1,19 @@
 //! `/appliances`, `/join-tokens`, `/join` and `/slots`.
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
-use cardshop_protocol::api::{Join, JoinAnswer, Page, SlotView};
+use cardshop_protocol::api::{Join, JoinAnswer, Page, SlotView, SupportFile};
 use cardshop_protocol::ids::{ApplianceId, ObjectId, SlotId};
 use cardshop_protocol::message::{Action as Reflex, CommandReply};
+use data_encoding::BASE64;
 
 use super::caller::{Body, Caller, Id, IdempotencyKey, Query, SlotPath};
 use super::error::ApiError;
 use crate::core::blame::MAX_SLOT_NAME;
-use crate::core::fields::Fields;
+use crate::core::fields::{Fields, InvalidField};
 use crate::core::rights::Action;
 use crate::core::views::{ApplianceView, JoinTokenView, NewJoinToken, SlotHoldView};
 use crate::effects::catalogue::{channel_list, not_an_object};
@@ -28,6 +30,10 @@ pub(super) fn routes() -> Router<Scheduler> {
         .route("/appliances/{id}/reject", post(reject))
         .route("/appliances/{id}/reboot", post(reboot))
         .route("/appliances/{id}/logs", post(logs))
+        .route("/appliances/{id}/update", post(update))
+        .route("/appliances/{id}/support", post(support))
+        .route("/appliances/{id}/log-level", post(log_level))
+        .route("/support", post(take_support))
         .route("/join-tokens", get(join_tokens).post(create_join_token))
         .route("/join-tokens/{id}/revoke", post(revoke_join_token))
         .route("/join", post(join))
@@ -164,6 +170,49 @@ async fn logs(
     Id(id): Id<ApplianceId>,
 ) -> Result<Json<CommandReply>, ApiError> {
     Ok(Json(scheduler.command_appliance(&caller, id, Reflex::Logs).await?))
+}
+
+async fn update(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ApplianceId>,
+) -> Result<Json<CommandReply>, ApiError> {
+    Ok(Json(scheduler.command_appliance(&caller, id, Reflex::Update).await?))
+}
+
+/// A tar.gz: it begins with the answer, not with a page.
+async fn support(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ApplianceId>,
+) -> Result<impl IntoResponse, ApiError> {
+    let bundle = scheduler.support(&caller, id).await?;
+    let name = format!("attachment; filename=\"support-{id}.tar.gz\"");
+    Ok(([(header::CONTENT_TYPE, "application/gzip".to_owned()), (header::CONTENT_DISPOSITION, name)], bundle))
+}
+
+async fn take_support(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    body: Body,
+) -> Result<Json<serde_json::Value>, ApiError> {
+    caller.must(Action::Log)?;
+    let SupportFile { command, bundle } = body.read()?;
+    let bundle = BASE64.decode(bundle.as_bytes()).map_err(|_| InvalidField::new("bundle", "is not base64"));
+    scheduler.take_support(&caller, command, bundle.map_err(SchedulerError::from)?)?;
+    Ok(Json(serde_json::json!({})))
+}
+
+async fn log_level(
+    State(scheduler): State<Scheduler>,
+    Caller(caller): Caller,
+    Id(id): Id<ApplianceId>,
+    body: Body,
+) -> Result<Json<CommandReply>, ApiError> {
+    caller.must(Action::Tend)?;
+    let mut fields = Fields::new(body.json).ok_or_else(not_an_object)?;
+    let level = fields.text("level", MAX_REASON).map_err(SchedulerError::from)?.unwrap_or_default();
+    Ok(Json(scheduler.command_appliance(&caller, id, Reflex::LogLevel { level }).await?))
 }
 
 async fn slots(

@@ -25,6 +25,7 @@ mod papers;
 mod site;
 pub(crate) mod table;
 mod tasks;
+mod updates;
 mod users;
 
 use std::time::Instant;
@@ -63,6 +64,7 @@ impl Scheduler {
             .merge(papers::routes())
             .merge(tasks::routes())
             .merge(appliances::routes())
+            .merge(updates::routes())
             .merge(live::routes())
             .merge(notify::routes())
             .merge(site::routes())

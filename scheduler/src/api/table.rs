@@ -4,7 +4,7 @@
 
 use cardshop_protocol::api::{
     ApplianceLogin, Claim, CreationReport, CreationTask, Join, JoinAnswer, Login, NonceAnswer, NonceRequest,
-    Page, Refresh, ReportAnswer, SlotView, TokenPair,
+    Page, Refresh, ReportAnswer, SlotView, SupportFile, TokenPair,
 };
 use cardshop_protocol::keys::KeyList;
 use cardshop_protocol::message::CommandReply;
@@ -25,6 +25,7 @@ use crate::core::notify::{
 };
 use crate::core::order::OrderStatus;
 use crate::core::rights::{Action, Principal};
+use crate::core::rollout::{NewRollout, RolloutView};
 use crate::core::units::Organization;
 use crate::core::views::{
     ActionLink, ActionLinkView, ApiKeyView, ApplianceView, CardView, ForgotPassword, Forgotten, HookAnswer,
@@ -404,6 +405,21 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     act("/api/v1/appliances/{id}/reject", May(Enrol), "Refuse it, or take it out", of::<ApplianceView>),
     act("/api/v1/appliances/{id}/reboot", May(Tend), "Restart it between cards", of::<CommandReply>),
     act("/api/v1/appliances/{id}/logs", May(Tend), "The newest lines of its log", of::<CommandReply>),
+    list("/api/v1/updates", May(Administer), "Versions of appliances, rolled out", of::<Page<RolloutView>>),
+    Operation {
+        answer: Answer::Json(201, of::<NewRollout>),
+        ..with(act("/api/v1/updates", May(Administer), "Roll a version out", of::<NewRollout>), update)
+    },
+    act("/api/v1/updates/{id}/pause", May(Administer), "Tell nobody for now", of::<RolloutView>),
+    act("/api/v1/updates/{id}/resume", May(Administer), "Tell appliances, ring by ring", of::<RolloutView>),
+    act("/api/v1/updates/{id}/stop", May(Administer), "Tell nobody any more", of::<RolloutView>),
+    Operation {
+        answer: Answer::Text("application/gzip"),
+        ..act("/api/v1/appliances/{id}/support", May(Tend), "A file for whoever helps, without secrets", text)
+    },
+    with(act("/api/v1/appliances/{id}/log-level", May(Tend), "How much it logs", of::<CommandReply>), level),
+    with(act("/api/v1/support", May(Log), "Hand in the file for whoever helps", any), of::<SupportFile>),
+    act("/api/v1/appliances/{id}/update", May(Tend), "Try its update once more", of::<CommandReply>),
     list("/api/v1/join-tokens", May(Enrol), "Join tokens", of::<Page<JoinTokenView>>),
     make("/api/v1/join-tokens", May(Enrol), "Make a join token", channels, of::<NewJoinToken>),
     act("/api/v1/join-tokens/{id}/revoke", May(Enrol), "End an unused one", of::<JoinTokenView>),
@@ -517,6 +533,28 @@ const LANG: Parameter = ("lang", of::<crate::papers::Language>);
 
 fn of<T: schemars::JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
+}
+
+fn level(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "properties": {"level": {"type": "string"}}})
+}
+
+/// What a roll-out is made from.
+fn update(generator: &mut SchemaGenerator) -> Schema {
+    let version = generator.subschema_for::<cardshop_protocol::update::Version>();
+    let image = generator.subschema_for::<cardshop_protocol::ids::ImageId>();
+    let kid = generator.subschema_for::<cardshop_protocol::ids::KeyId>();
+    json_schema!({
+        "type": "object",
+        "required": ["version", "image", "size", "kid"],
+        "properties": {
+            "version": version, "image": image, "size": {"type": "integer"}, "kid": kid,
+            "keys": {"type": "array", "items": {"type": "string"}},
+            "rings": {"type": "array", "items": {"type": "integer"}},
+            "first": {"type": "array", "items": {"type": "string"}},
+            "allow_older": {"type": "boolean"},
+        },
+    })
 }
 
 fn any(_: &mut SchemaGenerator) -> Schema {

@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use cardshop_protocol::ids::{ApplianceId, Channel, LeaseId};
 use cardshop_protocol::keys::PublicKey;
-use cardshop_protocol::message::{Copies, Desired, DesiredSlot, Lease, Settings, VERSION, Verify, Wipe};
+use cardshop_protocol::message::{
+    Copies, Desired, DesiredSlot, DesiredUpdate, Lease, Settings, VERSION, Verify, Wipe,
+};
 use cardshop_protocol::time::Timestamp;
 
 use super::documents::Grant;
@@ -67,6 +69,8 @@ pub(crate) struct Site<'a> {
     pub(crate) shops: &'a BTreeMap<Channel, String>,
     /// Names and holds of slots.
     pub(crate) slots: &'a BTreeMap<ApplianceId, Vec<DesiredSlot>>,
+    /// Which version each appliance is to run.
+    pub(crate) updates: &'a BTreeMap<ApplianceId, DesiredUpdate>,
 }
 
 /// What has to be told anew.
@@ -285,7 +289,9 @@ fn settings(worker: &Worker, site: &Site<'_>) -> Settings {
         .map(|o| o.id)
         .collect();
     guarded.sort();
-    Settings { index_keys: site.index_keys.to_vec(), shop, guarded_orders: guarded, ..Settings::default() }
+    let update = site.updates.get(&worker.id).cloned();
+    let index_keys = site.index_keys.to_vec();
+    Settings { index_keys, shop, guarded_orders: guarded, update, ..Settings::default() }
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@ impl Bench {
             index_keys: &[],
             shops: &shops,
             slots: &self.slots,
+            updates: &BTreeMap::new(),
         };
         let ids = &mut self.ids;
         let plan = plan(&site, now, &mut || {

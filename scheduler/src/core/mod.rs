@@ -27,6 +27,7 @@ pub(crate) mod picture;
 pub mod purpose;
 pub(crate) mod queue;
 pub mod rights;
+pub mod rollout;
 pub mod task_log;
 pub(crate) mod throttle;
 pub(crate) mod token_keys;

@@ -20,6 +20,11 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Reflexes that may wait for their answers.
 const MAX_WAITING: usize = 1000;
 
+/// How long a person waits for an appliance's file: packing takes seconds, half a megabyte on a slow line the rest.
+const SUPPORT_PATIENCE: Duration = Duration::from_secs(60);
+/// Files that may be waited for at once: each is up to half a megabyte.
+const MAX_SUPPORTS: usize = 16;
+
 /// Who waits for an answer.
 #[derive(Default)]
 pub(crate) struct Reflexes(Mutex<BTreeMap<ObjectId, (ApplianceId, oneshot::Sender<CommandReply>)>>);
@@ -30,6 +35,44 @@ struct Wait<'a>(&'a Reflexes, ObjectId);
 impl Drop for Wait<'_> {
     fn drop(&mut self) {
         self.0.0.lock().expect("no holder panics").remove(&self.1);
+    }
+}
+
+/// Whose file, and who waits for it.
+type Awaited = (ApplianceId, oneshot::Sender<Vec<u8>>);
+
+/// Who waits for a file of an appliance.
+#[derive(Default)]
+pub(crate) struct Supports(Mutex<BTreeMap<ObjectId, Awaited>>);
+
+/// Takes the waiting entry away, however the wait ends.
+struct SupportWait<'a>(&'a Supports, ObjectId);
+
+impl Drop for SupportWait<'_> {
+    fn drop(&mut self) {
+        self.0.0.lock().expect("no holder panics").remove(&self.1);
+    }
+}
+
+impl Supports {
+    fn wait(
+        &self,
+        id: ObjectId,
+        appliance: ApplianceId,
+        sender: oneshot::Sender<Vec<u8>>,
+    ) -> Option<SupportWait<'_>> {
+        let mut waiting = self.0.lock().expect("no holder panics");
+        (waiting.len() < MAX_SUPPORTS).then(|| {
+            waiting.insert(id, (appliance, sender));
+            SupportWait(self, id)
+        })
+    }
+
+    /// False when nobody waits for this one's file.
+    fn take(&self, id: ObjectId, appliance: ApplianceId, bundle: Vec<u8>) -> bool {
+        let mut waiting = self.0.lock().expect("no holder panics");
+        let is_asked = waiting.get(&id).is_some_and(|(asked, _)| *asked == appliance);
+        is_asked && waiting.remove(&id).is_some_and(|(_, sender)| sender.send(bundle).is_ok())
     }
 }
 
@@ -70,6 +113,8 @@ fn audit_name(reflex: &Reflex) -> &'static str {
         Reflex::Reboot => "appliance.reboot",
         Reflex::Logs => "appliance.logs",
         Reflex::Update => "appliance.update",
+        Reflex::Support => "appliance.support",
+        Reflex::LogLevel { .. } => "appliance.log-level",
     }
 }
 
@@ -112,6 +157,48 @@ impl Scheduler {
         self.command(caller, appliance, reflex, &appliance.to_string()).await
     }
 
+    /// The file for whoever helps with an appliance: a tar.gz without secrets, made there now.
+    ///
+    /// # Errors
+    /// As [`Scheduler::command_slot`].
+    pub async fn support(
+        &self,
+        caller: &Principal,
+        appliance: ApplianceId,
+    ) -> Result<Vec<u8>, SchedulerError> {
+        caller.must(Action::Tend)?;
+        self.tended(caller, appliance)?.ok_or(SchedulerError::NotFound("appliance"))?;
+        let id = self.next_id();
+        let (sender, receiver) = oneshot::channel();
+        let _wait = self.inner.supports.wait(id, appliance, sender).ok_or(SchedulerError::Busy)?;
+        self.command_as(id, caller, appliance, Reflex::Support, &appliance.to_string()).await?;
+        match tokio::time::timeout(SUPPORT_PATIENCE, receiver).await {
+            Ok(Ok(bundle)) => Ok(bundle),
+            _ => Err(SchedulerError::Unreachable(
+                "the appliance's file did not arrive in time: try again".into(),
+            )),
+        }
+    }
+
+    /// An appliance hands in the file that it was asked for.
+    ///
+    /// # Errors
+    /// `NotAllowed`, `Conflict` when nobody waits for it here.
+    pub fn take_support(
+        &self,
+        caller: &Principal,
+        command: ObjectId,
+        bundle: Vec<u8>,
+    ) -> Result<(), SchedulerError> {
+        caller.must(Action::Log)?;
+        let taken =
+            caller.sub.parse().is_ok_and(|appliance| self.inner.supports.take(command, appliance, bundle));
+        taken.then_some(()).ok_or_else(|| SchedulerError::Conflict {
+            code: "nobody_waits",
+            text: "nobody waits for this file any more, or not at this server".into(),
+        })
+    }
+
     /// An appliance, if it is the caller's to see.
     pub(crate) fn tended(
         &self,
@@ -129,6 +216,17 @@ impl Scheduler {
         reflex: Reflex,
         object: &str,
     ) -> Result<CommandReply, SchedulerError> {
+        self.command_as(self.next_id(), caller, appliance, reflex, object).await
+    }
+
+    async fn command_as(
+        &self,
+        id: ObjectId,
+        caller: &Principal,
+        appliance: ApplianceId,
+        reflex: Reflex,
+        object: &str,
+    ) -> Result<CommandReply, SchedulerError> {
         let online = {
             let picture = self.inner.picture.lock().expect("no holder panics");
             picture.get(appliance).is_some_and(|p| p.presence(self.now()) == Presence::Online)
@@ -137,7 +235,6 @@ impl Scheduler {
             let text = "the appliance is offline: look at its network and power".into();
             return Err(SchedulerError::Conflict { code: "appliance_offline", text });
         }
-        let id = self.next_id();
         let (_wait, answer) = self.inner.reflexes.wait(id, appliance).ok_or(SchedulerError::Busy)?;
         // Before it is sent: what somebody did is known even when the answer is lost.
         self.inner.store.apply(self.audited(caller, audit_name(&reflex), object)).await?;

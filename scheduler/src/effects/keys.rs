@@ -179,6 +179,7 @@ impl Scheduler {
         for warehouse in self.all::<WarehouseDocument>(None)? {
             items.extend(warehouse.keys);
         }
+        items.extend(self.update_keys()?);
         let mut revoked = Vec::new();
         for appliance in self.all::<Appliance>(None)? {
             let key = decode_public(&appliance.public_key);

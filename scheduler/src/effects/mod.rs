@@ -55,6 +55,7 @@ pub(crate) mod task_logs;
 pub(crate) mod tasks;
 pub(crate) mod timers;
 pub(crate) mod tokens;
+pub(crate) mod updates;
 pub(crate) mod users;
 pub(crate) mod warehouses;
 pub(crate) mod web_sessions;
@@ -89,6 +90,7 @@ pub(crate) struct Inner {
     pub(crate) live: live::Live,
     pub(crate) retained: retained::Retained,
     pub(crate) reflexes: commands::Reflexes,
+    pub(crate) supports: commands::Supports,
     pub(crate) metrics: metrics::Metrics,
     /// Sends messages.
     pub(crate) post: notify::Post,

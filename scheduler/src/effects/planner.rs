@@ -24,6 +24,7 @@ impl Scheduler {
             .into_iter()
             .map(|c| (c.slug, if c.sender_name.is_empty() { c.name } else { c.sender_name }))
             .collect();
+        let updates = self.wanted_updates()?;
         let told: Vec<_> = self.told()?;
         let desired: BTreeMap<_, _> =
             told.iter().map(|t| (t.value.appliance, t.value.desired.clone())).collect();
@@ -36,6 +37,7 @@ impl Scheduler {
             index_keys: &self.index_keys(),
             shops: &shops,
             slots: &self.desired_slots()?,
+            updates: &updates,
         };
         let plan = plan(&site, now, &mut || self.next_id());
         self.store_plan(&plan, &told).await?;

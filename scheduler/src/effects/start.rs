@@ -112,6 +112,7 @@ impl Scheduler {
             live: Live::new(started),
             retained: Retained::default(),
             reflexes: Reflexes::default(),
+            supports: Default::default(),
             metrics: Metrics::default(),
             discovery_due: AtomicBool::new(false),
             replan: Notify::new(),

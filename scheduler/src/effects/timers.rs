@@ -34,7 +34,7 @@ const CLEAR_AT_ONCE: usize = 200;
 pub(crate) async fn run(scheduler: Scheduler, stop: watch::Receiver<bool>) {
     tokio::join!(
         run_own(&scheduler, stop.clone()),
-        run_jobs(&scheduler, &["links", "warehouses", "catalogue", "reach"], stop.clone()),
+        run_jobs(&scheduler, &["links", "updates", "warehouses", "catalogue", "reach"], stop.clone()),
         run_jobs(&scheduler, &["mail"], stop.clone()),
         run_jobs(&scheduler, &["webhooks"], stop),
     );

@@ -19,6 +19,7 @@ use crate::core::notify::template::Override;
 use crate::core::notify::trouble::Troubles;
 use crate::core::notify::web::Webhook;
 use crate::core::order::Order;
+use crate::core::rollout::Rollout;
 use crate::core::task_log::TaskLog;
 use crate::core::token_keys::TokenKey;
 use crate::core::units::Organization;
@@ -99,6 +100,7 @@ document!("story", Story, |d| d.id.to_string(), {
     index.extend(some("channel", d.channel.as_ref()));
     index
 });
+document!("rollout", Rollout, |d| d.id.to_string());
 document!("audit", Audit, |d| d.id.to_string());
 document!("idempotent", Idempotent, |d| d.id.clone());
 document!("organization", Organization, |d| d.id.to_string());
@@ -157,6 +159,7 @@ pub(crate) const KINDS: &[Kind] = &[
     Kind::of::<Grant>(),
     Kind::of::<CardDocument>(),
     Kind::of::<Story>(),
+    Kind::of::<Rollout>(),
     Kind::of::<Audit>(),
     Kind::of::<Idempotent>(),
     Kind::of::<Organization>(),

@@ -72,6 +72,7 @@ pub(super) struct Objects {
     webhook: String,
     delivery: String,
     message: String,
+    update: String,
 }
 
 pub(super) async fn objects(site: &Site) -> Objects {
@@ -95,6 +96,7 @@ pub(super) async fn objects(site: &Site) -> Objects {
     let (_, view) = site.get(&format!("/orders/{order}"), &site.admin).await;
     let user = json!({"username": "somebody", "password": super::PASSWORD, "role": "integrator"});
     let auto_image = json!({"name": "wiki", "configuration": view["configuration"]});
+    let update = json!({"version": "2.1", "image": "0".repeat(64), "size": 9, "kid": "0".repeat(16)});
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let hook = json!({"url": "https://192.0.2.1/", "events": ["order_created"], "channels": ["default"]});
     let webhook = site.made("/webhooks", &site.admin, hook).await;
@@ -122,6 +124,7 @@ pub(super) async fn objects(site: &Site) -> Objects {
         webhook: text(&webhook["id"]),
         delivery: text(&delivery["id"]),
         message: text(&message["id"]),
+        update: text(&site.made("/updates", &site.admin, update).await["id"]),
         api_key: text(&site.made("/api-keys", &manager, json!({"name": "shop"})).await["id"]),
     }
 }
@@ -152,6 +155,7 @@ impl Objects {
             "appliances" => &self.appliance,
             "addresses" => &self.address,
             "media" => &self.media,
+            "updates" => &self.update,
             _ => &self.order,
         };
         let path = path

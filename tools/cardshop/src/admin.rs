@@ -29,6 +29,7 @@ enum What {
     Backup(Backup),
     Restore(Restore),
     Export(Export),
+    Update(crate::update::Update),
     /// Makes the state of a site from an export; the same as restore.
     Import(Restore),
 }
@@ -40,6 +41,7 @@ impl Admin {
             What::Backup(command) => command.run(output),
             What::Restore(command) | What::Import(command) => command.run(output),
             What::Export(command) => command.run(output),
+            What::Update(command) => command.run(output),
         }
     }
 }

@@ -188,6 +188,7 @@ impl Parts<'_> {
             readers: false,
             screens: false,
             bench: Default::default(),
+            update: Default::default(),
             simulate: Some(cardshop_agent::SimulateConfig {
                 slots: self.slots,
                 cards: Some(self.data.join("cards")),

@@ -22,6 +22,7 @@ mod store;
 mod tls;
 mod trust;
 mod up;
+mod update;
 mod web;
 
 use clap::{Parser, Subcommand};

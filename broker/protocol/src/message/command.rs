@@ -50,8 +50,15 @@ pub enum Action {
     Reboot,
     /// Send the log ring.
     Logs,
-    /// Fetch and try an update.
+    /// Fetch and try an update: the one on a card, or the one that is desired, also when it failed before.
     Update,
+    /// Send a file for whoever helps to `POST /api/v1/support`, naming this command.
+    Support,
+    /// Log this much until the next start.
+    LogLevel {
+        /// What `RUST_LOG` takes; empty for what it was at the start.
+        level: String,
+    },
 }
 
 /// `appliance/{id}/cmd/reply`.

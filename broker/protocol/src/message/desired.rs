@@ -6,6 +6,7 @@ use super::version;
 use crate::ids::{ImageId, LeaseId, OrderId, SlotId};
 use crate::keys::PublicKey;
 use crate::time::Timestamp;
+use crate::update::Version;
 
 /// How a card is cleared before it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -88,6 +89,24 @@ pub struct Settings {
     /// Orders that are written but not shipped: their cards are guarded.
     #[serde(default)]
     pub guarded_orders: Vec<OrderId>,
+    /// The update that is to run; without one everything stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<DesiredUpdate>,
+}
+
+/// An update that an appliance is to fetch, try and keep. The appliance itself decides whether it is trusted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct DesiredUpdate {
+    /// Its version.
+    pub version: Version,
+    /// The file, as an image.
+    pub image: ImageId,
+    /// Where to fetch it: base addresses, tried in order.
+    pub warehouses: Vec<String>,
+    /// It may be older than what runs.
+    #[serde(default)]
+    pub allow_older: bool,
 }
 
 /// A slot as the scheduler wants it.
@@ -177,6 +196,41 @@ pub struct Reported {
     /// What each lease has used.
     #[serde(default)]
     pub leases: Vec<LeaseUse>,
+    /// How far the update is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateReport>,
+}
+
+/// How far an update is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct UpdateReport {
+    /// Which version.
+    pub version: Version,
+    /// Where it is.
+    pub phase: UpdatePhase,
+    /// One line for people; why, where it failed.
+    #[serde(default)]
+    pub text: String,
+}
+
+/// Where an update is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum UpdatePhase {
+    /// Its bytes are arriving.
+    Fetching,
+    /// It is checked, and written beside what runs.
+    Writing,
+    /// It is there; the appliance restarts when no card is being written.
+    Restarting,
+    /// It runs and is not kept yet.
+    Trying,
+    /// It runs for good.
+    Kept,
+    /// It was not applied, or was not kept: the version before runs. Not tried again.
+    Failed,
 }
 
 /// What a lease has used.

@@ -11,10 +11,15 @@ mod slot;
 
 pub use board::{Board, OrderMessage};
 pub use command::{Action, Command, CommandReply};
-pub use desired::{Confirm, Copies, Desired, DesiredSlot, Lease, LeaseUse, Reported, Settings, Verify, Wipe};
+pub use desired::{
+    Confirm, Copies, Desired, DesiredSlot, DesiredUpdate, Lease, LeaseUse, Reported, Settings, UpdatePhase,
+    UpdateReport, Verify, Wipe,
+};
 pub use event::{Ack, Event, Fact, Remedy};
 pub use passport::Passport;
-pub use presence::{Alert, Hardware, Health, Info, Presence, SlotInfo, StatusMessage, TimeMessage};
+pub use presence::{
+    Alert, Hardware, Health, Info, Presence, SlotInfo, StatusMessage, SystemInfo, TimeMessage,
+};
 pub use slot::{CardFacts, Fault, Progress, Sentence, SlotState, SlotStatus, WritePhase};
 
 /// Version of all messages.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::version;
 use crate::ids::SlotId;
 use crate::time::Timestamp;
+use crate::update::Version;
 
 /// What an appliance, or the server, says of its presence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,9 +67,22 @@ pub struct Info {
     /// What people called slots at the appliance itself; a name in `desired` counts more.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub names: BTreeMap<SlotId, String>,
+    /// The partition set that runs, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemInfo>,
     /// Optional abilities: `discard`, `led_panel` …
     #[serde(default)]
     pub capabilities: Vec<String>,
+}
+
+/// The partition set that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct SystemInfo {
+    /// `a` or `b`.
+    pub set: String,
+    /// Its version.
+    pub version: Version,
 }
 
 /// What a machine is, for people.

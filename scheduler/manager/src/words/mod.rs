@@ -131,6 +131,9 @@ words! {
     // Screens on the wall.
     screen screens screens_help screen_name screen_make screen_made screen_open screen_revoke done_revoke screen_enter
     screen_key screen_show
+    // Versions of the appliances.
+    support_file updates updates_help update_paused update_running update_stopped update_waits update_under_way update_done
+    update_failed update_lost update_key update_pause update_resume update_stop update_runs update_ring done_update
     // Scanning.
     scan_unknown // {code}
     scan_first
