@@ -181,6 +181,7 @@ impl Appliance {
             slots: slots.collect(),
             names: Default::default(),
             capabilities: Vec::new(),
+            system: None,
         };
         self.publish(ApplianceTopic::Info, &info);
         for topic in [ApplianceTopic::Desired, ApplianceTopic::EventAck] {

@@ -232,6 +232,7 @@ impl World {
             slots: slots.collect(),
             names: BTreeMap::new(),
             capabilities: Vec::new(),
+            system: None,
         };
         self.publish_of_agent(a, ApplianceTopic::Info, &info);
         self.tell_agent(a, Event::Connected);
@@ -354,7 +355,11 @@ impl World {
                     let message = Message { topic: topic.to_string(), payload: Vec::new(), retain: true };
                     self.publish(Party::Appliance(a), message);
                 }
-                Effect::Tell(_) | Effect::Reboot => {}
+                Effect::Tell(_)
+                | Effect::Reboot
+                | Effect::Update
+                | Effect::SendSupport(_)
+                | Effect::LogLevel(_) => {}
             }
         }
     }
