@@ -10,7 +10,6 @@ use crate::store::read_password;
 
 /// What is told to whom.
 #[derive(clap::Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Mail and other messages")]
 pub(crate) struct NotifyArgs {
     /// Send mail by this server: smtps:// is TLS, smtp:// STARTTLS, smtp+plain:// neither. Without one letters are kept,
     /// and GET /api/v1/messages says so. No password in it: everybody here could read it.
@@ -86,7 +85,7 @@ impl NotifyArgs {
             }
             None => None,
         };
-        Ok(NotifySettings {
+        let settings = NotifySettings {
             smtp,
             mail_api,
             sender: self.mail_sender.clone(),
@@ -96,7 +95,9 @@ impl NotifyArgs {
             ntfy: self.ntfy.clone(),
             ntfy_token: secret(&self.ntfy_token_file, "CARDSHOP_NTFY_TOKEN")?,
             private_webhooks: self.private_webhooks.unwrap_or(false),
-        })
+        };
+        settings.check().map_err(|error| wrong_usage(error.to_string()))?;
+        Ok(settings)
     }
 }
 

@@ -113,9 +113,11 @@ impl SmtpAddress {
 }
 
 impl NotifySettings {
+    /// Whether these can work; a scheduler that is opened with them asks too.
+    ///
     /// # Errors
     /// `Config` naming what cannot be used.
-    pub(crate) fn check(&self) -> Result<(), SchedulerError> {
+    pub fn check(&self) -> Result<(), SchedulerError> {
         let config = SchedulerError::Config;
         if self.smtp.is_some() && self.mail_api.is_some() {
             return Err(config("a mail server and a service for mail are set: which of them sends?".into()));
