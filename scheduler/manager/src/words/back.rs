@@ -270,7 +270,7 @@ texts! {
     first_channel: "Who sends the cards?", "Qui envoie les cartes ?";
     first_channel_help: "This stands on cards and papers as the sender", "C’est l’expéditeur sur les cartes et papiers";
     first_mail: "Mail", "Courrier";
-    first_mail_help: "Letters to people need a mail server, which is named in the settings of the scheduler: see cardshop up --help. Without one, links are shown on these pages to be passed on by hand.", "Pour écrire aux personnes il faut un serveur de courrier, nommé dans les réglages de l’ordonnanceur : voir cardshop up --help. Sans lui, les liens s’affichent sur ces pages pour être transmis à la main.";
+    first_mail_help: "Letters to people need a mail server, which the scheduler is started with: --smtp or --mail-api, and --mail-sender (cardshop up --help). Without one, links are shown on these pages to be passed on by hand.", "Pour écrire aux personnes il faut un serveur de courrier, donné au démarrage de l’ordonnanceur : --smtp ou --mail-api, et --mail-sender (cardshop up --help). Sans lui, les liens s’affichent sur ces pages pour être transmis à la main.";
     first_join: "The first appliance", "La première machine";
     first_join_help: "Put this file on the CARDSHOP part of a flashed stick, boot a PC from it, and approve it when it shows its code", "Mettez ce fichier sur la partie CARDSHOP d’une clé flashée, démarrez un PC avec, et approuvez-le quand il montre son code";
     first_done: "The shop is ready", "L’atelier est prêt";
