@@ -145,11 +145,13 @@ step("an order's log is read in colour, and a manager of another channel finds n
   await page.getByRole("link", { name: `${order.id}-image` }).click();
   const build = page.getByRole("link", { name: "Build", exact: true });
   for (let tries = 0; (await build.count()) === 0; tries++) {
-    assert.ok(tries < 60, "the creator wrote no log");
-    await Promise.all([page.waitForTimeout(500), page.reload()]);
+    assert.ok(tries < 600, "the creator wrote no log");
+    await page.reload();
   }
   await build.click();
-  await page.locator("#log").waitFor();
+  // The page is loaded anew when the task ends.
+  await page.locator('dd [data-state="succeeded"]').waitFor();
+  await page.locator("#log").getByText("e2fsck").first().waitFor();
   await noFault();
   await shot("log");
   const path = new URL(page.url()).pathname;
@@ -204,8 +206,7 @@ step("the public page says 200 when every part works", async () => {
     const answer = await open("/status");
     const seen = (await page.locator("#warehouses").count()) > 0;
     if (seen && answer.status() === 200) break;
-    assert.ok(tries < 60, await page.locator("main").innerText());
-    await page.waitForTimeout(500);
+    assert.ok(tries < 600, await page.locator("main").innerText());
   }
   await page.getByText("Everything works.").waitFor();
   await noFault();
