@@ -80,6 +80,9 @@ impl World {
         let Some(card) = self.appliances[a].slots.get_mut(slot).and_then(|slot| slot.card.take()) else {
             return;
         };
+        // Whoever pulls out a finished card sees that it is one.
+        let is_finished = self.cards[card].finished.is_some() && to == Place::Hand(a);
+        let to = if is_finished { Place::Box(a) } else { to };
         self.say(&format!("the card of a{a}/{slot} goes to {to:?}"));
         self.cards[card].place = to;
         self.look_at_slot(a, slot);
