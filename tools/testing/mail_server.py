@@ -46,10 +46,18 @@ def letter(envelope, session, server):
         "tls": session.ssl is not None or server.transport.get_extra_info("sslcontext") is not None,
         "headers": {k.lower(): str(v) for k, v in message.items()},
         "type": message.get_content_type(),
-        "parts": [[p.get_content_type(), p.get_content().replace("\r\n", "\n")] for p in parts],
+        "parts": [part(p) for p in parts],
         "defects": [str(d) for p in message.walk() for d in p.defects],
         "raw_lines": max(len(l) for l in envelope.content.split(b"\r\n")),
     }
+
+
+def part(found):
+    content = found.get_content()
+    if isinstance(content, str):
+        return [found.get_content_type(), content.replace("\r\n", "\n")]
+    # A file: how it begins, what it is called and how long it is.
+    return [found.get_content_type(), content[:5].decode("latin-1"), found.get_filename(), len(content)]
 
 
 def say(value):

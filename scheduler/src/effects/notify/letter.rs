@@ -13,6 +13,7 @@ use crate::core::documents::{ChannelDocument, User};
 use crate::core::notify::Notice;
 use crate::core::notify::message::{Fault, Message, Part};
 use crate::core::notify::template::{Frame, Override, Preview, Reader, framed, letter};
+use crate::core::notify::texts::texts;
 use crate::core::notify::who::Person;
 use crate::core::purpose::Purpose;
 use crate::{Scheduler, SchedulerError};
@@ -97,7 +98,7 @@ impl Scheduler {
             mime = mime.reply_to(Mailbox::new(None, reply));
         }
         let mut body = MultiPart::alternative_plain_html(words.text, words.html);
-        let attachments = self.attachments(message);
+        let attachments = self.attachments(message, texts(reader.language.as_deref()).language)?;
         if !attachments.is_empty() {
             body = attachments.into_iter().fold(MultiPart::mixed().multipart(body), MultiPart::singlepart);
         }

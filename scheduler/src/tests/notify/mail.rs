@@ -78,7 +78,9 @@ impl Shop {
         assert!(headers.get("bcc").is_none() && headers.get("cc").is_none());
         assert_eq!(headers["subject"], wanted.subject[self.tongue], "{rcpt}");
         assert!(headers["message-id"].as_str().unwrap().ends_with("@example.org>"));
-        assert_eq!((&letter["type"], &letter["defects"]), (&json!("multipart/alternative"), &json!([])));
+        let has_files = letter["parts"].as_array().unwrap().len() > 2;
+        let kind = if has_files { "multipart/mixed" } else { "multipart/alternative" };
+        assert_eq!((&letter["type"], &letter["defects"]), (&json!(kind), &json!([])));
         // **Source:** RFC 5322 §2.1.1.
         assert!(letter["raw_lines"].as_u64().unwrap() <= 998);
         let [text, html] = [0, 1].map(|n| letter["parts"][n][1].as_str().unwrap());
@@ -97,6 +99,14 @@ impl Shop {
         let payload = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         self.site.scheduler.take_message(Incoming { topic, payload, retained: false }).await;
     }
+}
+
+/// The slip goes along with what tells operators that a parcel is to be sent.
+fn check_slip(letter: &Value) {
+    let files = &letter["parts"].as_array().unwrap()[2..];
+    assert_eq!(files.len(), 1);
+    assert_eq!(files[0].as_array().unwrap()[..3], ["application/pdf", "%PDF-", "slip.pdf"].map(Value::from));
+    assert!(files[0][3].as_u64().unwrap() > 1000, "{}", files[0]);
 }
 
 #[tokio::test]
@@ -178,7 +188,12 @@ async fn each_letter_of_an_order_of_cards_reaches_whom_the_table_names_in_their_
         };
         for letter in all {
             shop.check_letter(letter, "operator@example.org", &ship);
+            check_slip(letter);
         }
+        assert!(
+            card.iter().all(|letter| letter["parts"].as_array().unwrap().len() == 2),
+            "only with the last"
+        );
 
         shop.site
             .made(&format!("/orders/{order}/ship"), &shop.client, json!({"tracking": "RB 12 34", "count": 1}))
