@@ -180,10 +180,10 @@ impl Walk<'_> {
                 continue;
             }
             let kind = answer.headers().get(header::CONTENT_TYPE).map(|v| v.to_str().unwrap().to_owned());
-            let page = text(answer).await;
             if !kind.is_some_and(|kind| kind.starts_with("text/html")) {
                 continue;
             }
+            let page = text(answer).await;
             let title =
                 page.split_once("<title>").and_then(|(_, rest)| rest.split_once(" · Cardshop</title>"));
             if title.is_none_or(|(title, _)| title.trim().is_empty()) {
