@@ -1,22 +1,65 @@
-//! The own account: its password, where it is logged in, and its end.
+//! The own account: its password, what it is told of, where it is logged in, and its end.
 
 use axum::extract::{Query, State};
 use axum::http::header;
 use axum::response::{Html, IntoResponse, Redirect, Response};
+use cardshop_scheduler::core::notify::Notice;
+use cardshop_scheduler::core::rights::Action;
 use cardshop_scheduler::{Scheduler, SchedulerError};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::first::{change_password, wrong_password};
-use crate::office::{Cell, Field, Form, Part, Row, Sent, Sheet, Table, settle};
+use crate::office::{
+    Cell, Field, Form, Part, Row, Sent, Sheet, Table, language_options, notice_word, settle,
+};
 use crate::page::{After, InLanguage, Refused, back_to, show};
 use crate::session::{Agent, Session, end_cookie};
 
 const PATH: &str = "/account";
 
+/// What people may switch off.
+fn optional() -> impl Iterator<Item = Notice> {
+    Notice::ALL.into_iter().filter(|notice| notice.is_optional())
+}
+
+/// What the visitor is told of, and in which language and time zone.
+fn letters(scheduler: &Scheduler, session: &Session, sent: &Sent) -> Result<Form, SchedulerError> {
+    let b = session.locale.words.language.back();
+    let own = scheduler.own_preferences(&session.principal)?;
+    let on: Vec<String> = own.events.into_iter().filter(|(_, on)| *on).map(|(name, _)| name).collect();
+    // What was typed stays when it is refused.
+    let typed = sent.what() == "letters";
+    let on = if typed { sent.all("events") } else { on };
+    let shown = |name: &str, kept: Option<String>| {
+        if typed { sent.text(name).to_owned() } else { kept.unwrap_or_default() }
+    };
+    let mut languages = language_options();
+    if own.language.is_none() {
+        languages.insert(0, (String::new(), b.language_of_organization.to_owned()));
+    }
+    let events = optional().map(|notice| (notice.name().to_owned(), notice_word(notice, b).to_owned()));
+    Ok(Form::new(b.letters_title, PATH)
+        .help(b.letters_help)
+        .field(Field::many("events", b.told_of, &on, events))
+        .field(Field::one("language", b.language, &shown("language", own.language), languages))
+        .field(Field::line("zone", b.letters_zone, shown("zone", own.time_zone), 64))
+        .deed("letters", b.save))
+}
+
+/// What a form of [`letters`] says, as the API takes it.
+fn said(sent: &Sent) -> Value {
+    let on = sent.all("events");
+    let events: Map<String, Value> = optional()
+        .map(|notice| (notice.name().to_owned(), json!(on.iter().any(|name| name == notice.name()))))
+        .collect();
+    json!({"language": sent.json("language"), "time_zone": sent.json("zone"), "events": events})
+}
+
 fn sheet(
     scheduler: &Scheduler,
     session: &Session,
     after: &After,
+    sent: &Sent,
     fault: String,
 ) -> Result<Sheet, SchedulerError> {
     let (caller, locale) = (&session.principal, &session.locale);
@@ -56,7 +99,11 @@ fn sheet(
         .help(b.account_help)
         .fault(fault)
         .with(Part::Facts(facts))
+        .with_if(caller.may(Action::Listen) && !caller.may(Action::Look), || {
+            Part::Links("", vec![("/office/webhooks".into(), b.webhooks.into(), b.webhooks_help.into())])
+        })
         .with(password.part())
+        .with(letters(scheduler, session, sent)?.part())
         .with(Part::Table(sessions))
         .with(end.deed("end", b.end_sessions).part())
         .with(delete.deed("delete", b.delete_account).part()))
@@ -67,7 +114,7 @@ pub(crate) async fn page(
     session: Session,
     Query(after): Query<After>,
 ) -> Result<Html<String>, Refused> {
-    Ok(show(&sheet(&scheduler, &session, &after, String::new()).told(&session)?))
+    Ok(show(&sheet(&scheduler, &session, &after, &Sent::default(), String::new()).told(&session)?))
 }
 
 pub(crate) async fn act(
@@ -86,6 +133,10 @@ pub(crate) async fn act(
                 let cookie = change_password(&scheduler, &session, &sent, &agent).await?;
                 Ok(([(header::SET_COOKIE, cookie)], back_to(PATH, "saved")).into_response())
             }
+            "letters" => {
+                scheduler.set_own_preferences(caller, said(&sent)).await?;
+                Ok(back_to(PATH, "saved").into_response())
+            }
             "end" => {
                 scheduler.end_all_sessions(caller, confirmed).await.map_err(wrong)?;
                 Ok(out())
@@ -97,5 +148,5 @@ pub(crate) async fn act(
             _ => Err(SchedulerError::NotFound("command")),
         }
     };
-    settle(&session, done.await, |fault| sheet(&scheduler, &session, &After::default(), fault))
+    settle(&session, done.await, |fault| sheet(&scheduler, &session, &After::default(), &sent, fault))
 }

@@ -262,8 +262,10 @@ async fn furnished(shop: &Shop) -> String {
     let recipe = json!({"files": [{"to": "/data/a", "url": "https://x.example/a.zim"}]});
     let configuration =
         api("/configurations", json!({"name": "Wiki", "channel": "default", "recipe": recipe})).await;
+    let hook = json!({"url": "https://x.example/told", "events": ["order_created"], "channels": ["default"]});
+    api("/webhooks", hook).await;
     let order = json!({"kind": "physical", "configuration": configuration["id"], "quantity": 2, "channel": "default",
-        "recipient": {"name": "V", "address": "2 Example Road", "country": "FR"}});
+        "recipient": {"name": "V", "address": "2 Example Road", "country": "FR", "email": "v@example.org"}});
     let order = api("/orders", order).await["id"].as_str().unwrap().to_owned();
     let maker = shop.log_in_as("maker", PASSWORD).await;
     let maker = maker.split(';').next().unwrap().split_once('=').unwrap().1.to_owned();
@@ -399,6 +401,7 @@ async fn what_is_another_channels_or_staffs_is_not_there_for_a_manager() {
         format!("{task}/build/text"),
         format!("{task}/build/live"),
         format!("/office/tasks?order={order}"),
+        format!("/office/messages?order={order}"),
         format!("/office/auto-images/{auto}"),
     ] {
         assert_eq!(shop.get(&path, &staff).await.status(), StatusCode::OK, "{path}");
@@ -414,9 +417,25 @@ async fn what_is_another_channels_or_staffs_is_not_there_for_a_manager() {
     let bulk = shop.post(&nora, "/office/orders", &format!("do=cancel&sure=yes&chosen={order}")).await;
     assert_eq!(bulk.status(), StatusCode::CONFLICT);
     assert!(text(bulk).await.contains("there is no such order"));
-    for room in
-        ["organizations", "users", "channels", "warehouses", "hooks", "site", "jobs", "audit", "statistics"]
-    {
+    let told = text(shop.get("/office/messages", &staff).await).await;
+    let message = told.split_once("name=\"chosen\" value=\"").unwrap().1.split('"').next().unwrap();
+    let again = shop.post(&nora, "/office/messages", &format!("do=send&chosen={message}")).await;
+    assert_eq!(again.status(), StatusCode::NOT_FOUND);
+    assert!(!text(shop.get("/office/messages", &nora).await).await.contains("v@example.org"));
+    for room in [
+        "webhooks",
+        "templates",
+        "templates/test/en",
+        "organizations",
+        "users",
+        "channels",
+        "warehouses",
+        "hooks",
+        "site",
+        "jobs",
+        "audit",
+        "statistics",
+    ] {
         assert_eq!(
             shop.get(&format!("/office/{room}"), &nora).await.status(),
             StatusCode::FORBIDDEN,
@@ -432,6 +451,9 @@ async fn what_is_another_channels_or_staffs_is_not_there_for_a_manager() {
         ("/office/site", "do=begin&reason=mine"),
         ("/office/site", "do=rotate&revoke=yes&sure=yes"),
         ("/office/jobs", "do=run&chosen=keys"),
+        ("/office/messages", "do=test&to=n@example.org"),
+        ("/office/webhooks", "url=https://x.example/mine&events=order_created"),
+        ("/office/templates/order_created/en", "do=save&subject=x&body=y"),
         ("/first", "step=2&name=Mine"),
     ] {
         assert_eq!(shop.post(&nora, path, form).await.status(), StatusCode::FORBIDDEN, "{path}");

@@ -466,3 +466,183 @@ async fn an_auto_image_a_channel_and_a_warehouse_are_added_changed_toggled_and_r
     assert_eq!(led_to(&gone), "/office/warehouses?done=deleted");
     assert!(!shown("/office/warehouses").await.contains("http://127.0.0.1:2<"));
 }
+
+/// A shop with an order of channel `c`, whose recipient has an address.
+async fn shop_with_order() -> (Shop, String, String) {
+    let shop = Shop::open().await;
+    let configuration = shop.configuration().await;
+    let staff = shop.staff().await;
+    let order = json!({"kind": "physical", "configuration": configuration, "channel": "c", "quantity": 1,
+        "recipient": {"name": "Vera", "address": "2 Example Road", "country": "FR", "email": "vera@example.org"}});
+    let order = shop.api("/orders", token(&staff), order).await["id"].as_str().unwrap().to_owned();
+    (shop, staff, order)
+}
+
+#[tokio::test]
+async fn messages_tell_what_went_to_whom_by_order_and_state_and_are_sent_once_more() {
+    let (shop, staff, order) = shop_with_order().await;
+    let page = text(shop.get(&format!("/orders/{order}"), &staff).await).await;
+    let path = format!("/office/messages?order={order}");
+    assert!(page.contains(&format!("href=\"{path}\"")), "{page}");
+    let page = text(shop.get(&path, &staff).await).await;
+    assert!(page.contains("vera@example.org") && page.contains("data-state=\"waiting\""), "{page}");
+    assert!(page.contains("Order placed") && page.contains("Recipient"), "{page}");
+    let message = page.split_once("name=\"chosen\" value=\"").unwrap().1.split('"').next().unwrap();
+    let none = text(shop.get(&format!("{path}&state=sent"), &staff).await).await;
+    assert!(!none.contains("vera@example.org"), "{none}");
+    let wrong = shop.get("/office/messages?state=lost", &staff).await;
+    assert_eq!(wrong.status(), StatusCode::UNPROCESSABLE_ENTITY);
+
+    let again = format!("do=send&chosen={message}&order={order}");
+    let to = led_to(&shop.post(&staff, "/office/messages", &again).await);
+    assert_eq!(to, format!("{path}&done=queued"));
+    assert!(text(shop.get(&to, &staff).await).await.contains("It goes out with the next ones"));
+    let other = shop.session("manager", &["default"]).await;
+    assert_eq!(shop.get(&path, &other).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(shop.post(&other, "/office/messages", &again).await.status(), StatusCode::NOT_FOUND);
+    let operator = shop.session("operator", &["c"]).await;
+    assert_eq!(shop.get(&path, &operator).await.status(), StatusCode::FORBIDDEN);
+    let page = text(shop.get(&format!("/orders/{order}"), &operator).await).await;
+    assert!(!page.contains("/office/messages"), "no link to what is not theirs");
+
+    shop.api(&format!("/orders/{order}/cancel"), token(&staff), json!({})).await;
+    let page = text(shop.get(&path, &staff).await).await;
+    assert!(page.contains("the order was canceled before this was sent"), "{page}");
+    let refused = shop.post(&staff, "/office/messages", &again).await;
+    assert_eq!(refused.status(), StatusCode::CONFLICT);
+    assert!(text(refused).await.contains("only the message that says so is sent again"));
+    let test = shop.post(&staff, "/office/messages", "do=test&to=nobody").await;
+    assert_eq!(test.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(text(test).await.contains("value=\"nobody\""), "what was typed is kept");
+    led_to(&shop.post(&staff, "/office/messages", "do=test&to=me@example.org").await);
+    assert!(text(shop.get("/office/messages", &staff).await).await.contains("me@example.org"));
+}
+
+#[tokio::test]
+async fn a_webhook_is_made_with_a_secret_shown_once_tested_told_again_and_removed_after_a_question() {
+    let shop = Shop::open().await;
+    shop.configuration().await;
+    let staff = shop.staff().await;
+    let wrong = shop.post(&staff, "/office/webhooks", "url=ftp://x.example&events=order_created").await;
+    assert_eq!(wrong.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let page = text(wrong).await;
+    assert!(
+        page.contains("field url: must begin with https://") && page.contains("value=\"ftp://x.example\"")
+    );
+    assert!(page.contains("value=\"order_created\" checked"), "what was ticked stays: {page}");
+    let form = "url=https://x.example/told&events=order_created&events=order_failed&channels=c&language=fr";
+    let made = shop.post(&staff, "/office/webhooks", form).await;
+    assert_eq!(made.status(), StatusCode::CREATED);
+    let page = text(made).await;
+    let key = secret(&page);
+    assert!(key.starts_with("whsec_"), "{key}");
+    let path = page.split_once("href=\"/office/webhooks/").unwrap().1.split('"').next().unwrap();
+    let path = format!("/office/webhooks/{path}");
+    for page in ["/office/webhooks", &path] {
+        let page = text(shop.get(page, &staff).await).await;
+        assert!(page.contains("https://x.example/told") && !page.contains(&key), "shown once: {page}");
+    }
+
+    led_to(&shop.post(&staff, &path, "do=test").await);
+    let page = text(shop.get(&path, &staff).await).await;
+    assert!(page.contains("data-state=\"waiting\"") && page.contains("Order placed, Order failed"), "{page}");
+    let message = page.split_once("name=\"chosen\" value=\"").unwrap().1.split('"').next().unwrap();
+    led_to(&shop.post(&staff, &path, &format!("do=send&chosen={message}")).await);
+    let none = shop.post(&staff, &path, "do=send&chosen=x").await;
+    assert_eq!(none.status(), StatusCode::NOT_FOUND);
+    let list = text(shop.get("/office/messages", &staff).await).await;
+    assert!(list.contains(&format!("href=\"{path}\"")), "a message leads to its webhook: {list}");
+
+    // An integrator has those of its own channels, and finds them from its account.
+    let other = shop.session("integrator", &["default"]).await;
+    assert!(text(shop.get("/account", &other).await).await.contains("href=\"/office/webhooks\""));
+    assert!(!text(shop.get("/office/webhooks", &other).await).await.contains("x.example"));
+    for act in ["test", "delete", "delete&sure=yes"] {
+        let answer = shop.post(&other, &path, &format!("do={act}")).await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND, "{act}");
+    }
+    let own = shop.session("integrator2", &["c"]).await;
+    assert_eq!(shop.get(&path, &own).await.status(), StatusCode::OK);
+
+    let question = text(shop.post(&staff, &path, "do=delete").await).await;
+    assert!(question.contains("Do you mean it?"), "{question}");
+    let gone = led_to(&shop.post(&staff, &path, "do=delete&sure=yes").await);
+    assert_eq!(gone, "/office/webhooks?done=deleted");
+    assert_eq!(shop.get(&path, &staff).await.status(), StatusCode::NOT_FOUND);
+    assert!(!text(shop.get("/office/messages", &staff).await).await.contains(&path), "no dead link");
+}
+
+#[tokio::test]
+async fn a_letters_template_is_previewed_refused_with_what_was_typed_kept_tested_and_set_back() {
+    let shop = Shop::open().await;
+    let staff = shop.staff().await;
+    let path = "/office/templates/order_created/en";
+    let ours = text(shop.get(path, &staff).await).await;
+    assert!(ours.contains("name=\"body\"") && !ours.contains("value=\"reset\""), "{ours}");
+    let wrong = "do=save&subject=Thanks&body=Dear+%7B%7B+nobody+%7D%7D%0D%0A%3Cb%3E";
+    let refused = shop.post(&staff, path, wrong).await;
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let page = text(refused).await;
+    assert!(page.contains("role=\"alert\"") && page.contains("there is no nobody"), "{page}");
+    assert!(page.contains("Dear {{ nobody }}\n&#60;b&#62;</textarea>"), "{page}");
+    assert!(page.contains("value=\"Thanks\""), "{page}");
+
+    let right = "subject=Thanks+for+%7B%7B+order_name+%7D%7D&body=Hello%0D%0A%0D%0A%3Cb%3Ethere%3C/b%3E";
+    let right = right.replace("order_name", variable(&ours));
+    let preview = shop.post(&staff, path, &format!("do=preview&{right}")).await;
+    assert_eq!(preview.status(), StatusCode::OK);
+    let page = text(preview).await;
+    assert!(page.contains("As HTML") && page.contains("&#60;p&#62;Hello"), "{page}");
+    assert!(!page.contains("<b>there</b>") && !page.contains("<iframe"), "nothing of it runs: {page}");
+    assert!(!text(shop.get(path, &staff).await).await.contains("there"), "a preview keeps nothing");
+
+    assert_eq!(
+        led_to(&shop.post(&staff, path, &format!("do=save&{right}")).await),
+        format!("{path}?done=saved")
+    );
+    let page = text(shop.get(path, &staff).await).await;
+    assert!(page.contains("Hello\n\n&#60;b&#62;there") && page.contains("value=\"reset\""), "{page}");
+    let list = text(shop.get("/office/templates", &staff).await).await;
+    assert!(list.contains("· Changed") && list.matches("href=\"/office/templates/").count() == 28, "{list}");
+    led_to(&shop.post(&staff, path, "do=test&to=me@example.org").await);
+    assert!(text(shop.get("/office/messages", &staff).await).await.contains("me@example.org"));
+    assert!(text(shop.post(&staff, path, "do=reset").await).await.contains("Do you mean it?"));
+    led_to(&shop.post(&staff, path, "do=reset&sure=yes").await);
+    assert_eq!(text(shop.get(path, &staff).await).await, ours);
+    for none in ["/office/templates/nothing/en", "/office/templates/test/de"] {
+        assert_eq!(shop.get(none, &staff).await.status(), StatusCode::NOT_FOUND, "{none}");
+    }
+    let manager = shop.session("manager", &["default"]).await;
+    assert_eq!(shop.get(path, &manager).await.status(), StatusCode::FORBIDDEN);
+}
+
+/// One of the names that a template may use.
+fn variable(page: &str) -> &str {
+    page.split_once("<dt>May use</dt><dd><code>").unwrap().1.split([',', '<']).next().unwrap()
+}
+
+#[tokio::test]
+async fn an_account_says_what_it_is_told_of_and_in_which_language() {
+    let shop = Shop::open().await;
+    let ada = shop.session("manager", &["default"]).await;
+    let page = text(shop.get("/account", &ada).await).await;
+    assert!(
+        page.contains("value=\"order_failed\" checked") && page.contains("As your organization"),
+        "{page}"
+    );
+    assert!(!page.contains("value=\"card_written\" checked") && !page.contains("value=\"password_reset\""));
+    let saved =
+        shop.post(&ada, "/account", "do=letters&events=card_written&language=fr&zone=Europe/Paris").await;
+    assert_eq!(led_to(&saved), "/account?done=saved");
+    let page = text(shop.get("/account", &ada).await).await;
+    assert!(
+        page.contains("value=\"card_written\" checked") && page.contains("value=\"Europe/Paris\""),
+        "{page}"
+    );
+    assert!(!page.contains("value=\"order_failed\" checked") && page.contains("value=\"fr\" selected"));
+    let wrong = shop.post(&ada, "/account", "do=letters&events=image_ready&language=en&zone=Mars").await;
+    assert_eq!(wrong.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let page = text(wrong).await;
+    assert!(page.contains("Mars is no time zone") && page.contains("value=\"Mars\""), "{page}");
+    assert!(page.contains("value=\"image_ready\" checked"), "what was ticked stays: {page}");
+}

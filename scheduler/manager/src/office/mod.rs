@@ -7,13 +7,16 @@ mod auto_images;
 mod channels;
 mod demand;
 mod keys;
+mod messages;
 mod orders;
 mod organizations;
 mod sent;
 mod sheet;
 mod site;
 mod tasks;
+mod templates;
 mod users;
+mod webhooks;
 mod work;
 
 use axum::Router;
@@ -24,6 +27,7 @@ use cardshop_scheduler::core::documents::ChannelDocument;
 use cardshop_scheduler::core::rights::Action;
 use cardshop_scheduler::{Scheduler, SchedulerError};
 
+pub(crate) use self::messages::{language_options, notice_word};
 pub(crate) use self::sent::Sent;
 pub(crate) use self::sheet::{Cell, Field, Form, Part, Row, Secret, Sheet, Table, ask_first, settle};
 pub(crate) use self::users::role_word;
@@ -62,6 +66,11 @@ pub(crate) fn routes() -> Router<Scheduler> {
         .route("/office/audit/audit.csv", get(audit::csv))
         .route("/office/audit/audit.json", get(audit::json))
         .route("/office/statistics", get(demand::page))
+        .route("/office/messages", get(messages::list).post(messages::act))
+        .route("/office/webhooks", get(webhooks::list).post(webhooks::make))
+        .route("/office/webhooks/{id}", get(webhooks::detail).post(webhooks::act))
+        .route("/office/templates", get(templates::list))
+        .route("/office/templates/{event}/{language}", get(templates::form).post(templates::act))
 }
 
 /// # Errors
@@ -106,9 +115,12 @@ async fn start(
             room(staff, "/office/channels", b.channels, b.channels_help),
             room(manages, "/office/api-keys", b.api_keys, b.api_keys_help),
             room(staff, "/office/hooks", b.hooks, b.hooks_help),
+            room(may(Action::Listen), "/office/webhooks", b.webhooks, b.webhooks_help),
+            room(staff, "/office/templates", b.templates, b.templates_help),
         ];
         let work = [
             room(may(Action::Order), "/office/orders", b.all_orders, b.all_orders_help),
+            room(may(Action::Order), "/office/messages", b.messages, b.messages_help),
             room(true, "/office/tasks", b.tasks, b.tasks_help),
             room(true, "/office/work", b.workers, b.workers_help),
             room(may(Action::Order), "/office/auto-images", b.auto_images, b.auto_images_help),

@@ -47,6 +47,8 @@ pub(crate) enum Part {
     /// What a bulk of acts came to: name and reason of each that was refused.
     Refusals(Vec<(String, String)>),
     Charts(Vec<Chart>),
+    /// A text as it is, with its title.
+    Source(&'static str, String),
     /// A log: painted HTML, and where it grows.
     Log {
         html: String,

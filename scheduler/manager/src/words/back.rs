@@ -323,6 +323,67 @@ texts! {
     path: "Path", "Chemin";
     needs_token: "Token", "Jeton";
     parameters: "Parameters", "Paramètres";
+    messages: "Messages", "Messages";
+    messages_help: "What was sent to whom, and why something was not", "Ce qui a été envoyé à qui, et pourquoi quelque chose ne l’a pas été";
+    event: "Event", "Événement";
+    to_whom: "To whom", "À qui";
+    as_who: "As", "Comme";
+    sent: "Sent", "Envoyé";
+    answer: "Answer", "Réponse";
+    send_again: "Send once more", "Envoyer à nouveau";
+    send_test: "Send a test", "Envoyer un essai";
+    done_queued: "It goes out with the next ones", "Part avec les prochains";
+    next_try: "tried again", "nouvel essai";
+    message_waiting: "Waiting", "En attente";
+    message_retrying: "Not taken, tried again", "Refusé, sera réessayé";
+    message_held: "Held: no mail server", "Retenu : pas de serveur de courrier";
+    message_sent: "Sent", "Envoyé";
+    message_failed: "Given up", "Abandonné";
+    message_dropped: "Came to nothing", "Sans objet";
+    part_recipient: "Recipient", "Destinataire";
+    part_client: "Who ordered", "Qui a commandé";
+    part_user: "Whose account it is", "À qui est le compte";
+    part_failed_orders: "Address for failed orders", "Adresse des commandes échouées";
+    part_support: "Support, in copy", "Assistance, en copie";
+    notice_order_created: "Order placed", "Commande passée";
+    notice_order_failed: "Order failed", "Commande échouée";
+    notice_order_canceled: "Order canceled", "Commande annulée";
+    notice_image_ready: "Image ready", "Image prête";
+    notice_download_ready: "Download ready", "Téléchargement prêt";
+    notice_cards_wanted: "Cards wanted at the bench", "Cartes demandées à l’établi";
+    notice_writing_begun: "Writing has begun", "Écriture commencée";
+    notice_card_written: "Card written", "Carte écrite";
+    notice_cards_written: "All cards written", "Toutes les cartes écrites";
+    notice_order_shipped: "Order shipped", "Commande expédiée";
+    notice_appliance_trouble: "Trouble at an appliance", "Problème sur une machine";
+    notice_password_reset: "New password", "Nouveau mot de passe";
+    notice_account_invitation: "Invitation", "Invitation";
+    notice_test: "Test", "Essai";
+    webhooks: "Webhooks", "Webhooks";
+    webhooks_help: "Programs and topics that are told what happens", "Programmes et sujets qui apprennent ce qui se passe";
+    new_webhook: "New webhook", "Nouveau webhook";
+    webhook_address: "An address on the internet; of ntfy: https://SERVER/TOPIC", "Une adresse sur internet ; pour ntfy : https://SERVEUR/SUJET";
+    webhook_shown_once: "With this secret the receiver checks what it is sent. It is shown once:", "Avec ce secret le destinataire vérifie ce qu’il reçoit. Il n’est montré qu’une fois :";
+    hook_signed: "Signed JSON", "JSON signé";
+    hook_ntfy: "Topic of ntfy", "Sujet ntfy";
+    told_of: "Is told of", "Apprend";
+    deliveries: "What it was told", "Ce qu’il a appris";
+    templates: "Letters", "Lettres";
+    templates_help: "What letters say, by event and language", "Ce que disent les lettres, par événement et par langue";
+    subject: "Subject", "Sujet";
+    letter_text: "Text", "Texte";
+    letter_text_help: "Blank lines make paragraphs, “- ” a list, an address alone in its paragraph a button. The HTML part is made of the same text.", "Une ligne vide fait un paragraphe, « - » une liste, une adresse seule dans son paragraphe un bouton. La partie HTML est faite du même texte.";
+    may_use: "May use", "Peut utiliser";
+    preview: "Preview", "Aperçu";
+    preview_text: "As text", "En texte";
+    preview_html: "As HTML, its source", "En HTML, son code";
+    test_letter: "Do letters arrive?", "Les lettres arrivent-elles ?";
+    test_to: "To; empty for you", "À ; vide pour vous";
+    reset_template: "Back to the built-in text", "Revenir au texte d’origine";
+    letters_title: "What you are told of", "Ce dont vous êtes averti";
+    letters_help: "By mail, where it concerns you. Letters about your password always come.", "Par courrier, quand cela vous concerne. Les lettres sur votre mot de passe viennent toujours.";
+    letters_zone: "Time zone of dates in letters", "Fuseau horaire des dates dans les lettres";
+    language_of_organization: "As your organization", "Comme votre organisation";
     foreign_form: "This form was not sent from this site. Open the page again and repeat it.", "Ce formulaire ne vient pas de ce site. Rouvrez la page et recommencez.";
 }
 
@@ -337,6 +398,7 @@ impl Back {
             "units" => self.done_units,
             "ran" => self.done_running,
             "rotated" => self.rotated,
+            "queued" => self.done_queued,
             _ => return None,
         })
     }

@@ -24,4 +24,4 @@ pub use event::Notice;
 pub use message::{MessageState, MessageView, Part};
 pub use preferences::PreferencesView;
 pub use template::{Preview, TemplateView};
-pub use web::{NewWebhook, WebhookView};
+pub use web::{HookKind, NewWebhook, WebhookView};
