@@ -10,6 +10,7 @@ mod bench;
 mod cards;
 mod configurations;
 mod first;
+mod forgot;
 mod locale;
 mod login;
 mod media;
@@ -79,6 +80,7 @@ pub fn pages(scheduler: Scheduler) -> Router {
         .route("/tv/live", get(tv::live))
         .route("/account", get(account::page).post(account::act))
         .route("/password", get(password::page).post(password::set))
+        .route("/forgot", get(forgot::form).post(forgot::ask))
         .route("/first", get(first::page).post(first::act))
         .route("/status", get(status::page))
         .route("/status/{part}", get(status::part))

@@ -17,8 +17,18 @@ use serde_json::json;
 use shop::{HOST, PASSWORD, Shop, text};
 
 /// Pages that anybody may see.
-const OPEN: [&str; 9] =
-    ["/login", "/password", "/status", "/status/{part}", "/api", "/tv", "/tv/live", "/", "/static/"];
+const OPEN: [&str; 10] = [
+    "/login",
+    "/forgot",
+    "/password",
+    "/status",
+    "/status/{part}",
+    "/api",
+    "/tv",
+    "/tv/live",
+    "/",
+    "/static/",
+];
 
 /// The routes that the sources mount, with the methods each takes.
 fn mounted() -> Vec<(String, &'static str)> {

@@ -646,3 +646,40 @@ async fn an_account_says_what_it_is_told_of_and_in_which_language() {
     assert!(page.contains("Mars is no time zone") && page.contains("value=\"Mars\""), "{page}");
     assert!(page.contains("value=\"image_ready\" checked"), "what was ticked stays: {page}");
 }
+
+#[tokio::test]
+async fn a_forgotten_password_is_asked_for_by_a_form_that_answers_everybody_alike() {
+    let shop = Shop::open().await;
+    let staff = shop.staff().await;
+    let user = json!({"username": "ada", "password": PASSWORD, "role": "manager", "channels": ["default"],
+        "email": "ada@example.org"});
+    shop.api("/users", token(&staff), user).await;
+    assert!(text(shop.get("/login", "").await).await.contains("href=\"/forgot\""));
+    let mut answers = Vec::new();
+    for name in ["ada", "nobody", "%3Cb%3E"] {
+        let answer = shop.post("", "/forgot", &format!("name={name}")).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answers.push(text(answer).await);
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert!(answers[0].contains("If there is such an account"));
+    // The letter is made behind the answer.
+    let made = async || {
+        for _ in 0..1000 {
+            tokio::task::yield_now().await;
+            let page = text(shop.get("/office/messages", &staff).await).await;
+            if page.contains("ada@example.org") {
+                return page;
+            }
+        }
+        panic!("no letter was made");
+    };
+    let page = made().await;
+    assert!(page.contains("New password") && page.matches("<tr id=").count() == 1, "{page}");
+    for _ in 0..2 {
+        shop.post("", "/forgot", "name=nobody").await;
+    }
+    let many = shop.post("", "/forgot", "name=nobody").await;
+    assert_eq!(many.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(text(many).await.contains("value=\"nobody\""));
+}

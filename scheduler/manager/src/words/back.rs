@@ -384,6 +384,11 @@ texts! {
     letters_help: "By mail, where it concerns you. Letters about your password always come.", "Par courrier, quand cela vous concerne. Les lettres sur votre mot de passe viennent toujours.";
     letters_zone: "Time zone of dates in letters", "Fuseau horaire des dates dans les lettres";
     language_of_organization: "As your organization", "Comme votre organisation";
+    forgot_title: "Forgot your password?", "Mot de passe oublié ?";
+    forgot_help: "A letter with a link for a new password goes to the address of the account.", "Une lettre avec un lien pour un nouveau mot de passe part à l’adresse du compte.";
+    forgot_name: "User name or mail address", "Nom d’utilisateur ou adresse";
+    forgot_ask: "Send the letter", "Envoyer la lettre";
+    forgot_asked: "If there is such an account with a mail address, a letter is on its way to it. Its link is good for a day.", "Si ce compte existe avec une adresse, une lettre est en route. Son lien vaut un jour.";
     foreign_form: "This form was not sent from this site. Open the page again and repeat it.", "Ce formulaire ne vient pas de ce site. Rouvrez la page et recommencez.";
 }
 
