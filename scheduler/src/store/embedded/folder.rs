@@ -6,7 +6,7 @@
 //! store/journal/export-{n}.jsonl  everything up to batch n
 //! store/journal/journal-{n}       batches from n on
 //! store/journal/boot              which boot of the machine sled's files were last written in
-//! store/journal/closed            at which batch the store was closed in good order
+//! store/journal/closed            at which batch the store was closed in good order, and the digest of sled's files
 //! store/damaged-{seconds}/        sled's files that were set aside
 //! ```
 

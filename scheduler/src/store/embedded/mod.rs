@@ -39,7 +39,8 @@ const QUEUE_LENGTH: usize = 1024;
 
 /// The open store; closed when it is dropped.
 pub(super) struct Embedded {
-    tree: sled::Tree,
+    /// `None` only while it is dropped.
+    tree: Option<sled::Tree>,
     queue: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
     stopped: Arc<AtomicBool>,
@@ -56,7 +57,8 @@ impl Drop for Embedded {
             let _ = writer.join();
         }
         if !self.stopped.load(Ordering::Acquire) {
-            open::note_closed(&self.path.join("journal"), &self.tree);
+            let tree = self.tree.take().expect("open until dropped");
+            open::close(&self.path, &self.path.join("journal"), tree);
         }
     }
 }
@@ -113,7 +115,7 @@ impl Embedded {
             .spawn(move || writer.run(requests))
             .map_err(disk)?;
         Ok(Self {
-            tree: opened.tree,
+            tree: Some(opened.tree),
             queue: Some(queue),
             writer: Some(writer),
             stopped,
@@ -123,13 +125,17 @@ impl Embedded {
         })
     }
 
+    fn tree(&self) -> &sled::Tree {
+        self.tree.as_ref().expect("open until dropped")
+    }
+
     /// After a failed write nobody knows what the disk has.
     fn readable(&self) -> Result<(), StoreError> {
         if self.is_healthy() { Ok(()) } else { Err(StoreError::Stopped) }
     }
 
     fn read(&self, kind: &'static str, id: &str) -> Result<Option<Record>, StoreError> {
-        let found = self.tree.get(document_key(kind, id)).map_err(|e| self.disk(e))?;
+        let found = self.tree().get(document_key(kind, id)).map_err(|e| self.disk(e))?;
         found.map(|bytes| decode(kind, id, &bytes)).transpose()
     }
 
@@ -162,7 +168,7 @@ impl Engine for Embedded {
     fn list(&self, kind: &'static str, select: Select<'_>) -> Result<Vec<Record>, StoreError> {
         self.readable()?;
         let (range, prefix) = range(kind, select);
-        let found = self.tree.range(range);
+        let found = self.tree().range(range);
         let found: Box<dyn Iterator<Item = _>> =
             if select.newest_first { Box::new(found.rev()) } else { Box::new(found) };
         let mut items = Vec::new();

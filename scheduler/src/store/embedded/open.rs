@@ -1,19 +1,19 @@
 //! Opens the embedded store, and puts it together again where that is needed.
 //!
-//! sled's files are what readers read, not what is promised: nobody syncs them. They are believed only in the boot
-//! of the machine they were written in (after a kill the kernel still has every byte), when sled opens them and
-//! everything in them can be read and fits together. Else they are made anew from the newest export and the journals
-//! behind it; damaged ones are set aside first.
+//! sled's files are what readers read, not what is promised: nobody syncs them. They are believed when every byte is
+//! what it was when the store was closed in good order; else only in the boot of the machine they were written in (after
+//! a kill the kernel still has every byte), when sled opens them and everything in them can be read and fits together.
+//! Else they are made anew from the newest export and the journals behind it; damaged ones are set aside first.
 //!
 //! ```text
-//! lock ─► same boot, all readable? ── yes ──► batches they lack, from the journal ─┐
-//!              │ no                                                               ├─► new journal ─► open
-//!              └─► set aside ─► export (or the one before) ─► journal ─────────────┘
-//!                                   └ something acknowledged is missing: refused, by name
+//! lock ─► as they were closed? ─ yes ─────────────────┬─► batches they lack, from the journal ─┐
+//!              └ no ─► same boot, all readable? ─ yes ─┘                                        ├─► new journal ─► open
+//!                          └ no ─► set aside ─► export (or the one before) ─► journal ──────────┘
+//!                                                  └ something acknowledged is missing: refused, by name
 //! ```
 
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -43,8 +43,10 @@ const GARBAGE_FACTOR: u64 = 4;
 const GARBAGE_ALLOWED: u64 = 64 * 1024 * 1024;
 /// Where the number of the last batch lies in sled.
 const NUMBER_KEY: &[u8] = b"m\0number";
-/// The file that says so.
+/// The file that says how the store was closed.
 const CLOSED: &str = "closed";
+/// Bytes of sled's files that are read at once.
+const PIECE: usize = 1 << 20;
 
 /// The store's files, open.
 pub(super) struct Opened {
@@ -94,9 +96,12 @@ pub(super) fn open(path: &Path, folder: &Path, boot: &str) -> Result<Opened, Sto
     let is_without_journal = newest.is_none() && journals(folder).map_err(disk)?.is_empty();
     let is_this_boot = !boot.is_empty() && std::fs::read_to_string(&marker).is_ok_and(|was| was == boot);
     let (mut repaired, mut believed) = (None, None);
-    if files.exists() && (is_this_boot || is_without_journal) && !has_garbage(&files, folder).map_err(disk)? {
-        match open_believing(&files)? {
-            Ok((tree, number)) if number >= newest.unwrap_or(0).max(closed_at(folder)) => {
+    let closed = Closed::read(folder);
+    let is_as_closed = closed.digest.is_some() && closed.digest == digest(&files).ok();
+    let is_believed = is_as_closed || is_this_boot || is_without_journal;
+    if files.exists() && is_believed && !has_garbage(&files, folder).map_err(disk)? {
+        match open_believing(&files, is_as_closed)? {
+            Ok((tree, number)) if number >= newest.unwrap_or(0).max(closed.number) => {
                 believed = Some((tree, number));
             }
             Ok(_) => repaired = Some("it had forgotten changes".to_owned()),
@@ -139,37 +144,91 @@ pub(super) fn open(path: &Path, folder: &Path, boot: &str) -> Result<Opened, Sto
     Ok(Opened { lock, tree, last: chain.last, needs_export, repaired })
 }
 
-/// Notes at which batch the store is closed in good order. After a kill sled may lack the newest batches, which the
-/// journal has; here it may not.
-pub(super) fn note_closed(folder: &Path, tree: &sled::Tree) {
+/// Closes sled and notes at which batch that was, and the digest of its files. After a kill sled may lack the newest
+/// batches, which the journal has; here it may not.
+pub(super) fn close(path: &Path, folder: &Path, tree: sled::Tree) {
     let (told, flushed) = std::sync::mpsc::channel();
-    let tree = tree.clone();
     // On a thread of its own, which keeps the tree: on a full disk sled's flush may never return.
     let flush = move || {
         let number = tree.flush().and_then(|_| number(&tree));
+        drop(tree);
         // Nobody waits any more: sled was too slow.
         let _ = told.send(number);
     };
     let started = std::thread::Builder::new().name("store-close".into()).spawn(flush);
-    let number = match started.map(|thread| (flushed.recv_timeout(CLOSE_WITHIN), thread)) {
-        Ok((Ok(Ok(Some(number))), thread)) => {
-            // With it goes its clone of the tree, and with the last one sled's lock.
-            let _ = thread.join();
-            number
-        }
+    let number = match started.map(|_| flushed.recv_timeout(CLOSE_WITHIN)) {
+        Ok(Ok(Ok(Some(number)))) => number,
         _ => {
             tracing::error!("sled's files are not closed in good order; the next start reads the journal");
             return;
         }
     };
-    if let Err(error) = std::fs::write(folder.join(CLOSED), number.to_string()) {
+    let digest = digest_of_closed(&path.join("sled")).ok();
+    if let Err(error) = (Closed { number, digest }).write(folder) {
         tracing::debug!(%error, "the store is closed, and does not say so");
     }
 }
 
-fn closed_at(folder: &Path) -> u64 {
-    let told = std::fs::read_to_string(folder.join(CLOSED)).ok();
-    told.and_then(|number| number.parse().ok()).unwrap_or(0)
+/// How the store was closed.
+#[derive(Default)]
+struct Closed {
+    /// The last batch.
+    number: u64,
+    /// Of sled's files.
+    digest: Option<blake3::Hash>,
+}
+
+impl Closed {
+    /// What cannot be read says nothing.
+    fn read(folder: &Path) -> Self {
+        let text = std::fs::read_to_string(folder.join(CLOSED)).unwrap_or_default();
+        let mut words = text.split_whitespace();
+        let number = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        Self { number, digest: words.next().and_then(|word| word.parse().ok()) }
+    }
+
+    fn write(&self, folder: &Path) -> io::Result<()> {
+        let digest = self.digest.map(|digest| format!(" {digest}")).unwrap_or_default();
+        std::fs::write(folder.join(CLOSED), format!("{}{digest}", self.number))
+    }
+}
+
+/// The digest once sled's own threads have let go of the files.
+fn digest_of_closed(files: &Path) -> io::Result<blake3::Hash> {
+    let lock = File::open(files.join("db"))?;
+    for _ in 0..LOCK_TRIES {
+        match lock.try_lock() {
+            Ok(()) => return digest(files),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::WouldBlock.into())
+}
+
+/// Of the names and contents of all files below a folder.
+fn digest(folder: &Path) -> io::Result<blake3::Hash> {
+    let mut entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; PIECE];
+    for entry in entries {
+        let name = entry.file_name();
+        hasher.update(name.as_encoded_bytes()).update(&[0]);
+        if entry.file_type()?.is_dir() {
+            hasher.update(digest(&entry.path())?.as_bytes());
+            continue;
+        }
+        let mut file = File::open(entry.path())?;
+        hasher.update(&file.metadata()?.len().to_le_bytes());
+        loop {
+            match file.read(&mut buffer)? {
+                0 => break,
+                count => hasher.update(&buffer[..count]),
+            };
+        }
+    }
+    Ok(hasher.finalize())
 }
 
 /// sled's files lay in the store's own folder before there was a journal.
@@ -203,11 +262,14 @@ pub(super) fn size_of(folder: &Path) -> io::Result<u64> {
     Ok(size)
 }
 
-/// Opens sled's files and reads everything in them; the inner error says what is wrong with them. Inside
-/// `catch_unwind`, because sled panics on damaged files.
-fn open_believing(files: &Path) -> Result<Result<(sled::Tree, u64), String>, StoreError> {
+/// Opens sled's files, and reads everything in them unless they are as they were closed; the inner error says what is
+/// wrong with them. Inside `catch_unwind`, because sled panics on damaged files.
+fn open_believing(files: &Path, is_as_closed: bool) -> Result<Result<(sled::Tree, u64), String>, StoreError> {
     let read = || -> sled::Result<Result<(sled::Tree, u64), String>> {
         let tree = open_sled(files)?;
+        if is_as_closed && let Some(number) = number(&tree)? {
+            return Ok(Ok((tree, number)));
+        }
         Ok(check(&tree)?.map(|number| (tree, number)))
     };
     match catch_unwind(AssertUnwindSafe(read)) {
