@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::batch::Change;
@@ -23,6 +25,9 @@ use super::shadow::Shadow;
 
 /// Batches that share one sync of the disk: bounds how long the first of them waits.
 const MAX_GROUP: usize = 256;
+/// Who was answered comes again soon: as many as in the last group are waited for, at most this share of a sync. Eight
+/// clients otherwise share out over groups of a few each, and each group costs a sync.
+const GATHER_SHARE: u32 = 2;
 /// An export is made when the journal is larger than this and than the last export: everything is then written at
 /// most twice more, and a rebuilding reads at most twice what there is.
 pub(super) const EXPORT_ABOVE: u64 = 16 * 1024 * 1024;
@@ -51,13 +56,13 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let (mut last, mut took) = (1, Duration::ZERO);
         while let Some(first) = requests.blocking_recv() {
-            let mut group = vec![first];
-            while group.len() < MAX_GROUP {
-                let Ok(next) = requests.try_recv() else { break };
-                group.push(next);
-            }
+            let group = gather(first, &mut requests, last, took / GATHER_SHARE);
+            last = group.len();
+            let begun = Instant::now();
             self.commit(group);
+            took = begun.elapsed();
             self.export_when_due();
         }
         if let Some(exporting) = self.exporting.take() {
@@ -184,6 +189,26 @@ impl Writer {
             }
         }
     }
+}
+
+/// What waits, and what comes within `patience` until there are `expected`.
+fn gather(
+    first: Request,
+    requests: &mut mpsc::Receiver<Request>,
+    expected: usize,
+    patience: Duration,
+) -> Vec<Request> {
+    let (mut group, begun) = (vec![first], Instant::now());
+    while group.len() < MAX_GROUP {
+        match requests.try_recv() {
+            Ok(next) => group.push(next),
+            Err(TryRecvError::Empty) if group.len() < expected && begun.elapsed() < patience => {
+                std::thread::yield_now();
+            }
+            Err(_) => break,
+        }
+    }
+    group
 }
 
 /// Writes the export of everything up to batch `last`, and removes what is not needed after it. Its size.
