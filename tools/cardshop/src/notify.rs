@@ -24,7 +24,7 @@ pub(crate) struct NotifyArgs {
     /// File with the service's key [default: CARDSHOP_MAIL_API_KEY in the environment].
     #[arg(long, env = "CARDSHOP_MAIL_API_KEY_FILE", value_name = "FILE")]
     pub(crate) mail_api_key_file: Option<PathBuf>,
-    /// Who letters are from: an address, or "Name <address>".
+    /// Who letters are from: an address, or a name and the address in angle brackets.
     #[arg(long, env = "CARDSHOP_MAIL_SENDER", value_name = "ADDRESS")]
     pub(crate) mail_sender: Option<String>,
     /// Where questions go; it gets a blind copy of everything.

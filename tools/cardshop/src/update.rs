@@ -173,6 +173,7 @@ impl Verify {
 /// Hands a signed update to the shop: it is put into the warehouse, and offered to appliances ring by ring.
 ///
 /// Example: cardshop admin update publish CARDSHOP.UPD --server https://shop.example --username ada
+#[allow(rustdoc::bare_urls)] // the help prints the example as it is typed
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 struct Publish {
