@@ -71,8 +71,6 @@ texts! {
     is_closed: "Closed", "Fermé";
     is_private: "Private", "Privé";
     is_paused: "Paused", "Suspendu";
-    done_made: "Made", "Créé";
-    done_deleted: "Removed", "Supprimé";
     done_ended: "Ended", "Terminé";
     done_all: "Done for all that were chosen", "Fait pour tous ceux choisis";
     done_units: "The units are booked", "Les unités sont comptées";
@@ -396,8 +394,6 @@ impl Back {
     /// What a form of the back office did, by the key in a redirect.
     pub(crate) fn done(&self, key: &str) -> Option<&'static str> {
         Some(match key {
-            "made" => self.done_made,
-            "deleted" => self.done_deleted,
             "ended" => self.done_ended,
             "all" => self.done_all,
             "units" => self.done_units,
