@@ -125,9 +125,12 @@ step("without JavaScript an organization is made, given units, changed and remov
   await press("Remove the organization", plain);
   await plain.getByText("Do you mean it?").waitFor();
   await plain.getByRole("link", { name: "No, back" }).click();
+  // The button has the same name on both pages.
+  await plain.getByLabel("Units to add").waitFor();
   await press("Remove the organization", plain);
+  await plain.getByText("Do you mean it?").waitFor();
   await press("Remove the organization", plain);
-  await notice("Removed", plain);
+  await notice("It is deleted", plain);
   assert.equal(await plain.getByRole("link", { name: "Library" }).count(), 0);
   await context.close();
 });
@@ -190,6 +193,30 @@ step("a key is shown once and ended after a question", async () => {
   assert.equal(ended.status, 401);
 });
 
+step("a letter's text is previewed, refused while it is wrong, and its test stands among the messages", async () => {
+  await open("/office");
+  await page.getByRole("link", { name: "Letters", exact: true }).click();
+  await page.getByRole("row", { name: "Order placed" }).getByRole("link").first().click();
+  const text = page.locator("textarea[name=body]");
+  const before = await text.inputValue();
+  await text.fill(`${before}\n{{ nobody }}\n`);
+  await press("Save");
+  await page.getByRole("alert").getByText("there is no nobody").waitFor();
+  assert.match(await text.inputValue(), /\{\{ nobody \}\}/, "what was typed stays");
+  await text.fill(`${before}\n<script>document.title = "it ran"</script>\n`);
+  await press("Preview");
+  await page.getByText("As HTML").waitFor();
+  assert.notEqual(await page.title(), "it ran");
+  await noFault();
+  await shot("letter");
+  await page.getByLabel("To; empty for you").fill("me@example.org");
+  await press("Send a test");
+  await notice("It goes out with the next ones");
+  await open("/office/messages");
+  await page.getByRole("row", { name: "me@example.org" }).getByRole("button").waitFor();
+  await shot("messages");
+});
+
 step("maintenance stands on every page with a way to its reason, until it ends", async () => {
   await open("/office/site");
   await page.getByLabel("Reason").fill("stock-taking");
@@ -214,7 +241,8 @@ step("the public page says 200 when every part works", async () => {
 
 step("every page of the back office passes the expert for accessibility, in both languages and dark", async () => {
   const rooms = ["organizations", "users", "channels", "warehouses", "auto-images", "api-keys", "hooks", "join-tokens",
-    "site", "jobs", "work", "orders", "tasks", "audit", "statistics"].map((room) => `office/${room}`);
+    "site", "jobs", "work", "orders", "tasks", "audit", "statistics", "messages", "webhooks", "templates",
+    "templates/order_created/en"].map((room) => `office/${room}`);
   for (const [language, colorScheme] of [["fr", "light"], ["en", "dark"]]) {
     await page.emulateMedia({ colorScheme });
     await open("/preferences");
@@ -222,7 +250,7 @@ step("every page of the back office passes the expert for accessibility, in both
     await page.locator("main button").click();
     await page.locator(`html[lang=${language}]`).waitFor();
     // Three tabs share the work.
-    const paths = ["office", ...rooms, "account", "api", "password", "status", "first?step=2"];
+    const paths = ["office", ...rooms, "account", "api", "password", "forgot", "status", "first?step=2"];
     const look = async (tab) => {
       await tab.emulateMedia({ colorScheme });
       for (let path = paths.shift(); path; path = paths.shift()) {
@@ -240,7 +268,7 @@ step("every page of the back office passes the expert for accessibility, in both
     await shot(`user-${language}`);
   }
   await page.setViewportSize({ width: 390, height: 800 });
-  for (const path of ["/office", "/office/users", "/account"]) {
+  for (const path of ["/office", "/office/users", "/office/messages", "/office/templates/order_created/en", "/account"]) {
     await open(path);
     const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
     assert.ok(wide <= 0, `${path}: a telephone would have to scroll ${wide} px sideways`);
