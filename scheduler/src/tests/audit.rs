@@ -28,10 +28,12 @@ const NO_CHANGE: &[&str] = &[
     "/tasks/claim",
     "/tasks/{id}/report",
     "/tasks/{id}/log",
+    "/support",
 ];
 
 /// Commands to an appliance, which needs a broker: the tests of the link to it look at their lines.
-const COMMANDS: &[&str] = &["identify", "eject", "retry", "release", "reboot", "logs"];
+const COMMANDS: &[&str] =
+    &["identify", "eject", "retry", "release", "reboot", "logs", "support", "log-level", "update"];
 
 /// Calls routes, each as a person would, and keeps which were audited.
 struct Walk {
@@ -197,6 +199,12 @@ impl Walk {
         self.post("/slots/{appliance}/{slot}/name", &[&id, "s01"], json!({"name": "A"})).await;
         self.post("/appliances/{id}/reject", &[&id], json!({})).await;
         self.post("/appliances/{id}/approve", &[&id], json!({})).await;
+        let update = json!({"version": "2.1", "image": "0".repeat(64), "size": 9, "kid": "0".repeat(16)});
+        let update = self.make("/updates", update).await;
+        // It begins paused.
+        self.post("/updates/{id}/resume", &[&update], json!({})).await;
+        self.post("/updates/{id}/pause", &[&update], json!({})).await;
+        self.post("/updates/{id}/stop", &[&update], json!({})).await;
     }
 
     /// What ends the walker's own login comes last.
