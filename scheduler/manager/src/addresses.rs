@@ -5,7 +5,6 @@ use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
-use cardshop_protocol::ids::ObjectId;
 use cardshop_scheduler::core::address::{Address, AddressView};
 use cardshop_scheduler::core::country::{countries, country};
 use cardshop_scheduler::core::rights::Action;
@@ -13,7 +12,7 @@ use cardshop_scheduler::{Once, Scheduler, SchedulerError, random_password};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::page::{After, InLanguage, Refused, Shell, all, back_to, show};
+use crate::page::{After, InLanguage, Refused, Shell, all, back_to, read_id, show};
 use crate::session::Session;
 use crate::words::Words;
 
@@ -229,10 +228,6 @@ pub(crate) async fn new(
     Ok(show(&draw(&scheduler, &session, String::new(), Typed::default(), String::new()).told(&session)?))
 }
 
-fn read_id(id: &str) -> Result<ObjectId, SchedulerError> {
-    id.parse().map_err(|_| SchedulerError::NotFound("address"))
-}
-
 #[derive(Default, Deserialize)]
 pub(crate) struct Asks {
     #[serde(default)]
@@ -247,7 +242,7 @@ pub(crate) async fn form(
     Query(after): Query<After>,
 ) -> Result<Html<String>, Refused> {
     let page = || {
-        let view = scheduler.address(&session.principal, read_id(&id)?)?;
+        let view = scheduler.address(&session.principal, read_id(&id, "address")?)?;
         let mut page = draw(&scheduler, &session, id.clone(), Typed::of(&view), String::new())?;
         page.shell = Shell::new(&scheduler, &session, &after)?;
         page.parcels = parcels(&view, session.locale.words);
@@ -278,7 +273,7 @@ pub(crate) async fn act(
     Form(typed): Form<Typed>,
 ) -> Result<Response, Refused> {
     let done = async {
-        let (caller, object) = (&session.principal, read_id(&id)?);
+        let (caller, object) = (&session.principal, read_id(&id, "address")?);
         if typed.what == "delete" {
             scheduler.delete_address(caller, object).await?;
             return Ok(back_to("/addresses", "deleted").into_response());

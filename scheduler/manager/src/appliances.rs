@@ -16,7 +16,7 @@ use cardshop_scheduler::{Scheduler, SchedulerError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::page::{After, InLanguage, Refused, Shell, all, back_to, show};
+use crate::page::{After, InLanguage, Refused, Shell, all, back_to, read_id, show};
 use crate::session::Session;
 use crate::words::Words;
 
@@ -145,17 +145,13 @@ async fn page(
     Ok(show(&AppliancePage { shell, appliance, state, word, slots, log }))
 }
 
-fn read_id(id: &str) -> Result<ApplianceId, SchedulerError> {
-    id.parse().map_err(|_| SchedulerError::NotFound("appliance"))
-}
-
 pub(crate) async fn detail(
     State(scheduler): State<Scheduler>,
     session: Session,
     Path(id): Path<String>,
     Query(after): Query<After>,
 ) -> Result<Html<String>, Refused> {
-    let id = read_id(&id).told(&session)?;
+    let id = read_id(&id, "appliance").told(&session)?;
     page(&scheduler, &session, id, &after, String::new()).await.told(&session)
 }
 
@@ -173,7 +169,7 @@ pub(crate) async fn act(
     Form(asked): Form<Asked>,
 ) -> Result<Response, Refused> {
     let caller = &session.principal;
-    let id = read_id(&id).told(&session)?;
+    let id = read_id(&id, "appliance").told(&session)?;
     let done = match asked.what.as_str() {
         "approve" => scheduler.approve_appliance(caller, id, None).await.map(|_| "approve"),
         "reject" => scheduler.reject_appliance(caller, id).await.map(|_| "reject"),

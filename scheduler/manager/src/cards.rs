@@ -12,7 +12,7 @@ use qrcode::render::svg;
 use qrcode::{EcLevel, QrCode};
 use serde::Deserialize;
 
-use crate::page::{After, InLanguage, Refused, Shell, all, show};
+use crate::page::{After, InLanguage, Refused, Shell, all, read_id, show};
 use crate::session::Session;
 
 /// Cards of one page of the list.
@@ -76,7 +76,7 @@ pub(crate) async fn detail(
     Query(after): Query<After>,
 ) -> Result<Html<String>, Refused> {
     let draw = || {
-        let uid: ObjectId = uid.parse().map_err(|_| SchedulerError::NotFound("card"))?;
+        let uid: ObjectId = read_id(&uid, "card")?;
         let card = scheduler.card(&session.principal, uid)?;
         Ok(CardPage { shell: Shell::new(&scheduler, &session, &after)?, card, qr: qr(&uid.to_string()) })
     };
@@ -138,7 +138,7 @@ pub(crate) async fn slot_labels(
     Path(id): Path<String>,
 ) -> Result<Html<String>, Refused> {
     let draw = || {
-        let id: ApplianceId = id.parse().map_err(|_| SchedulerError::NotFound("appliance"))?;
+        let id: ApplianceId = read_id(&id, "appliance")?;
         let appliance = scheduler.appliance(&session.principal, id)?;
         let mut slots = all(|page| scheduler.slots(&session.principal, page))?;
         slots.retain(|slot| slot.appliance == id);

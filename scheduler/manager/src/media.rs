@@ -11,7 +11,7 @@ use cardshop_scheduler::{InvalidField, Scheduler, SchedulerError};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::page::{After, InLanguage, Refused, Shell, all, back_to, show};
+use crate::page::{After, InLanguage, Refused, Shell, all, back_to, read_id, show};
 use crate::session::Session;
 use crate::words::Words;
 
@@ -125,7 +125,7 @@ pub(crate) async fn act(
 ) -> Result<Response, Refused> {
     let done = async {
         let caller = &session.principal;
-        let id: ObjectId = id.parse().map_err(|_| SchedulerError::NotFound("media"))?;
+        let id: ObjectId = read_id(&id, "media")?;
         let body = match asked.what.as_str() {
             "delete" => return scheduler.delete_media(caller, id).await.map(|_| "deleted"),
             "measure" => json!({"usable_bytes": scheduler.measure_media(caller, id)?.usable_bytes}),

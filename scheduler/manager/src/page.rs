@@ -1,6 +1,8 @@
 //! What every page has: the visitor's rights and language, the banner of appliances that wait, and what the last
 //! form did; and how a page, a refusal and the way back are answered.
 
+use std::str::FromStr;
+
 use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -118,6 +120,14 @@ fn said(w: &Words, key: &str) -> Option<&'static str> {
         "imported" => w.done_imported,
         key => return w.language.back().done(key),
     })
+}
+
+/// An id in the address of a page; what is none names no `what`.
+///
+/// # Errors
+/// `NotFound`.
+pub(crate) fn read_id<T: FromStr>(id: &str, what: &'static str) -> Result<T, SchedulerError> {
+    id.parse().map_err(|_| SchedulerError::NotFound(what))
 }
 
 /// All objects of a list, at most `AT_MOST`.

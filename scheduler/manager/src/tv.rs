@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::bench::{Bench, benches, stream};
 use crate::locale::Locale;
-use crate::page::{After, InLanguage, Refused, Shell, all, back_to, show};
+use crate::page::{After, InLanguage, Refused, Shell, all, back_to, read_id, show};
 use crate::session::{Address, Session, make_cookie};
 use crate::words::Words;
 
@@ -145,7 +145,7 @@ pub(crate) async fn revoke(
     session: Session,
     Path(id): Path<String>,
 ) -> Result<Redirect, Refused> {
-    let id: Result<ObjectId, _> = id.parse().map_err(|_| SchedulerError::NotFound("API key"));
+    let id: Result<ObjectId, _> = read_id(&id, "API key");
     scheduler.revoke_api_key(&session.principal, id.told(&session)?).await.told(&session)?;
     Ok(back_to("/screens", "revoked"))
 }

@@ -9,7 +9,7 @@ use cardshop_scheduler::core::rollout::{Outcome, RolloutState, RolloutView};
 use cardshop_scheduler::{Scheduler, SchedulerError};
 use serde::Deserialize;
 
-use crate::page::{After, InLanguage, Refused, Shell, all, back_to, show};
+use crate::page::{After, InLanguage, Refused, Shell, all, back_to, read_id, show};
 use crate::session::Session;
 use crate::words::Words;
 
@@ -117,7 +117,7 @@ pub(crate) async fn act(
         _ => Err(none),
     };
     let to = to.told(&session)?;
-    let id = id.parse().map_err(|_| SchedulerError::NotFound("update")).told(&session)?;
+    let id = read_id(&id, "update").told(&session)?;
     scheduler.change_update(&session.principal, id, to).await.told(&session)?;
     Ok(back_to("/updates", "update").into_response())
 }

@@ -9,8 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use cardshop_scheduler::{Scheduler, SchedulerError};
 
-use super::{Edited, Sent, again, is_mendable, read_id, wanted};
-use crate::page::{After, InLanguage, Refused, Shell, show};
+use super::{Edited, Sent, again, is_mendable, wanted};
+use crate::page::{After, InLanguage, Refused, Shell, read_id, show};
 use crate::session::Session;
 
 /// Names of the pictures, as they are kept.
@@ -102,7 +102,7 @@ pub(crate) async fn picture(
 ) -> Result<Response, Refused> {
     let read = || {
         let none = || SchedulerError::NotFound("picture");
-        let view = scheduler.configuration(&session.principal, read_id(&id)?)?;
+        let view = scheduler.configuration(&session.principal, read_id(&id, "configuration")?)?;
         let wanted = wanted(&view).ok_or_else(none)?;
         let base64 = wanted.branding.get(&name).filter(|_| [LOGO, FAVICON].contains(&name.as_str()));
         BASE64.decode(base64.ok_or_else(none)?).map_err(|_| none())

@@ -24,7 +24,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::needs::Needs;
-use crate::page::{After, InLanguage, Refused, Shell, all, back_to, show};
+use crate::page::{After, InLanguage, Refused, Shell, all, back_to, read_id, show};
 use crate::session::Session;
 use crate::words::Words;
 
@@ -102,10 +102,6 @@ pub(crate) async fn list(
 }
 
 /// The id in a path; one that is no id names nothing.
-fn read_id(id: &str) -> Result<ObjectId, SchedulerError> {
-    id.parse().map_err(|_| SchedulerError::NotFound("configuration"))
-}
-
 #[derive(Template)]
 #[template(path = "configuration.html")]
 struct DetailPage {
@@ -143,7 +139,7 @@ pub(crate) async fn detail(
     Query(after): Query<After>,
 ) -> Result<Html<String>, Refused> {
     let draw = || {
-        let view = scheduler.configuration(&session.principal, read_id(&id)?)?;
+        let view = scheduler.configuration(&session.principal, read_id(&id, "configuration")?)?;
         let size = scheduler.recipe_size(&session.principal, &view.configuration.recipe)?;
         let wanted = wanted(&view);
         let may_edit = may_edit(&session, &view);
@@ -182,7 +178,7 @@ pub(crate) async fn act(
     Form(asked): Form<Asked>,
 ) -> Result<Redirect, Refused> {
     let done = async {
-        let (caller, id) = (&session.principal, read_id(&id)?);
+        let (caller, id) = (&session.principal, read_id(&id, "configuration")?);
         match asked.what.as_str() {
             "delete" => {
                 scheduler.delete_configuration(caller, id).await?;
@@ -218,7 +214,7 @@ pub(crate) async fn export(
     Path(id): Path<String>,
     Query(export): Query<Export>,
 ) -> Result<Response, Refused> {
-    let file = read_id(&id)
+    let file = read_id(&id, "configuration")
         .and_then(|id| scheduler.export_configuration(&session.principal, id, !export.secrets.is_empty()));
     let file = file.told(&session)?;
     let disposition = format!("attachment; filename=\"configuration-{id}.json\"");
@@ -300,7 +296,7 @@ struct Edited {
 impl Edited {
     /// The one with this id, when the visitor may change it and it has fields.
     fn read(scheduler: &Scheduler, session: &Session, id: &str) -> Result<Self, SchedulerError> {
-        let view = scheduler.configuration(&session.principal, read_id(id)?)?;
+        let view = scheduler.configuration(&session.principal, read_id(id, "configuration")?)?;
         if !may_edit(session, &view) {
             return Err(SchedulerError::NotAllowed(session.locale.words.copy_first.into()));
         }

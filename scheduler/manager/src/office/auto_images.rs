@@ -9,7 +9,7 @@ use cardshop_scheduler::{Scheduler, SchedulerError};
 use serde_json::{Value, json};
 
 use super::{Cell, Field, Form, Part, Row, Sent, Sheet, Table, ask_first, channel_options, must, settle};
-use crate::page::{After, InLanguage, Refused, all, back_to, show};
+use crate::page::{After, InLanguage, Refused, all, back_to, read_id, show};
 use crate::session::Session;
 use crate::words::Back;
 
@@ -116,10 +116,6 @@ pub(super) async fn make(
     settle(&session, done.await, |fault| list_sheet(&scheduler, &session, &After::default(), &sent, fault))
 }
 
-fn read_id(id: &str) -> Result<ObjectId, SchedulerError> {
-    id.parse().map_err(|_| SchedulerError::NotFound("auto-image"))
-}
-
 fn sheet(
     scheduler: &Scheduler,
     session: &Session,
@@ -180,7 +176,7 @@ pub(super) async fn detail(
     Path(id): Path<String>,
     Query(after): Query<After>,
 ) -> Result<Html<String>, Refused> {
-    let id = read_id(&id).told(&session)?;
+    let id = read_id(&id, "auto-image").told(&session)?;
     Ok(show(&sheet(&scheduler, &session, id, &after, &Sent::default(), String::new()).told(&session)?))
 }
 
@@ -190,7 +186,7 @@ pub(super) async fn act(
     Path(id): Path<String>,
     sent: Sent,
 ) -> Result<Response, Refused> {
-    let id = read_id(&id).told(&session)?;
+    let id = read_id(&id, "auto-image").told(&session)?;
     let (caller, path) = (&session.principal, format!("{PATH}/{id}"));
     let done = async {
         let change = match sent.what() {

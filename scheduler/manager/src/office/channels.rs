@@ -9,7 +9,7 @@ use cardshop_scheduler::{Scheduler, SchedulerError};
 use serde_json::{Value, json};
 
 use super::{Cell, Field, Form, Part, Row, Sent, Sheet, Table, ask_first, must, settle};
-use crate::page::{After, InLanguage, Refused, all, back_to, show};
+use crate::page::{After, InLanguage, Refused, all, back_to, read_id, show};
 use crate::session::Session;
 use crate::words::Back;
 
@@ -112,10 +112,6 @@ pub(super) async fn make(
         Ok(back_to(&format!("{CHANNELS}/{}", made.id), "made").into_response())
     };
     settle(&session, done.await, |fault| list_sheet(&scheduler, &session, &After::default(), &sent, fault))
-}
-
-fn read_id(id: &str, what: &'static str) -> Result<ObjectId, SchedulerError> {
-    id.parse().map_err(|_| SchedulerError::NotFound(what))
 }
 
 fn sheet(

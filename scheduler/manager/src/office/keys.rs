@@ -4,7 +4,6 @@
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
-use cardshop_protocol::ids::ObjectId;
 use cardshop_protocol::token::ApiRight;
 use cardshop_scheduler::core::rights::Action;
 use cardshop_scheduler::{Scheduler, SchedulerError};
@@ -15,7 +14,7 @@ use super::{
     Cell, Field, Form, Part, Row, Secret, Sent, Sheet, Table, ask_first, channel_options, must, none_or,
     settle,
 };
-use crate::page::{After, InLanguage, Refused, all, back_to, show};
+use crate::page::{After, InLanguage, Refused, all, back_to, read_id, show};
 use crate::session::Session;
 use crate::words::Back;
 
@@ -36,10 +35,6 @@ fn right(right: ApiRight, b: &Back) -> (&'static str, &'static str) {
 /// A button that ends one of a list.
 fn end(path: &'static str, id: &str, name: &str, b: &'static Back) -> Cell {
     Form::inline(path).field(Field::hidden("chosen", id)).deed_of("revoke", b.revoke, name).cell()
-}
-
-fn read_id(sent: &Sent, what: &'static str) -> Result<ObjectId, SchedulerError> {
-    sent.text("chosen").parse().map_err(|_| SchedulerError::NotFound(what))
 }
 
 /// Asks whether something is to be ended.
@@ -149,7 +144,7 @@ pub(super) async fn act_on_api_keys(
             }
             "revoke" if !sent.is_sure() => ask(&scheduler, &session, API_KEYS, &sent, |b| b.api_keys),
             "revoke" => {
-                scheduler.revoke_api_key(caller, read_id(&sent, "API key")?).await?;
+                scheduler.revoke_api_key(caller, read_id(sent.text("chosen"), "API key")?).await?;
                 Ok(back_to(API_KEYS, "ended").into_response())
             }
             _ => Err(SchedulerError::NotFound("command")),
@@ -242,7 +237,7 @@ pub(super) async fn act_on_hooks(
                 ask(&scheduler, &session, HOOKS, &sent, |b| b.hooks)
             }
             "revoke" => {
-                scheduler.revoke_account_hook(caller, read_id(&sent, "account hook")?).await?;
+                scheduler.revoke_account_hook(caller, read_id(sent.text("chosen"), "account hook")?).await?;
                 Ok(back_to(HOOKS, "ended").into_response())
             }
             _ => Err(SchedulerError::NotFound("command")),
@@ -331,7 +326,7 @@ pub(super) async fn act_on_join_tokens(
             }
             "revoke" if !sent.is_sure() => ask(&scheduler, &session, JOIN_TOKENS, &sent, |b| b.join_tokens),
             "revoke" => {
-                scheduler.revoke_join_token(caller, read_id(&sent, "join token")?).await?;
+                scheduler.revoke_join_token(caller, read_id(sent.text("chosen"), "join token")?).await?;
                 Ok(back_to(JOIN_TOKENS, "ended").into_response())
             }
             _ => Err(SchedulerError::NotFound("command")),

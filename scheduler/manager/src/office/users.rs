@@ -17,7 +17,7 @@ use super::{
     Cell, Field, Form, Part, Row, Secret, Sent, Sheet, Table, ask_first, channel_options, must, none_or,
     settle,
 };
-use crate::page::{After, InLanguage, Refused, all, back_to, show};
+use crate::page::{After, InLanguage, Refused, all, back_to, read_id, show};
 use crate::session::Session;
 use crate::words::Back;
 
@@ -254,10 +254,6 @@ async fn act_on_chosen(
     Ok((StatusCode::CONFLICT, show(&sheet)).into_response())
 }
 
-fn read_id(id: &str) -> Result<ObjectId, SchedulerError> {
-    id.parse().map_err(|_| SchedulerError::NotFound("user"))
-}
-
 fn sheet(
     scheduler: &Scheduler,
     session: &Session,
@@ -325,7 +321,7 @@ pub(super) async fn detail(
     Path(id): Path<String>,
     Query(after): Query<After>,
 ) -> Result<Html<String>, Refused> {
-    let id = read_id(&id).told(&session)?;
+    let id = read_id(&id, "user").told(&session)?;
     Ok(show(&sheet(&scheduler, &session, id, &after, &Sent::default(), String::new()).told(&session)?))
 }
 
@@ -335,7 +331,7 @@ pub(super) async fn act(
     Path(id): Path<String>,
     sent: Sent,
 ) -> Result<Response, Refused> {
-    let id = read_id(&id).told(&session)?;
+    let id = read_id(&id, "user").told(&session)?;
     let (caller, path) = (&session.principal, format!("{PATH}/{id}"));
     let done = async {
         let done = match sent.what() {

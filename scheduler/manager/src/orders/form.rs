@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::addresses::label;
 use crate::configurations::needs::Needs;
-use crate::page::{After, InLanguage, Refused, Shell, all, back_to, show};
+use crate::page::{After, InLanguage, Refused, Shell, all, back_to, read_id, show};
 use crate::session::Session;
 use crate::words::Words;
 
@@ -104,7 +104,7 @@ pub(crate) fn number(text: &str, field: &'static str, w: &Words) -> Result<Optio
 impl Typed {
     /// The order with the same content again.
     fn again(scheduler: &Scheduler, session: &Session, id: &str) -> Result<Self, SchedulerError> {
-        let id: OrderId = id.parse().map_err(|_| SchedulerError::NotFound("order"))?;
+        let id: OrderId = read_id(&id, "order")?;
         let order = scheduler.order(&session.principal, id)?;
         let said = |key: &str| order.recipient[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {

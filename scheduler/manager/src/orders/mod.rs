@@ -16,7 +16,7 @@ use cardshop_scheduler::{PageRequest, Scheduler, SchedulerError};
 use serde::Deserialize;
 
 use crate::locale::Locale;
-use crate::page::{After, InLanguage, Refused, Shell, all, back_to, show};
+use crate::page::{After, InLanguage, Refused, Shell, all, back_to, read_id, show};
 use crate::session::Session;
 use crate::words::Words;
 
@@ -215,7 +215,7 @@ pub(crate) async fn detail(
 ) -> Result<Html<String>, Refused> {
     let draw = || {
         let (principal, locale) = (&session.principal, &session.locale);
-        let id: OrderId = id.parse().map_err(|_| SchedulerError::NotFound("order"))?;
+        let id: OrderId = read_id(&id, "order")?;
         let order = scheduler.order(principal, id)?;
         let shell = Shell::new(&scheduler, &session, &after)?;
         let w = locale.words;
@@ -255,7 +255,7 @@ pub(crate) async fn act(
 ) -> Result<Redirect, Refused> {
     let caller = &session.principal;
     let done = async {
-        let id: OrderId = id.parse().map_err(|_| SchedulerError::NotFound("order"))?;
+        let id: OrderId = read_id(&id, "order")?;
         match asked.what.as_str() {
             "cancel" => scheduler.cancel_order(caller, id).await.map(|_| "cancel"),
             "retry" => scheduler.retry_order(caller, id).await.map(|_| "retry_order"),
