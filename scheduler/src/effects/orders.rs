@@ -356,9 +356,14 @@ impl Scheduler {
         let now = self.now();
         let only = (caller.role != cardshop_protocol::token::Role::Staff && caller.channels.len() == 1)
             .then(|| caller.channels[0].to_string());
-        // Open orders are few, whatever the channel; of those that ended a channel's own are read.
-        let is_open = status.is_some_and(|s| !s.is_ended());
-        let index = if is_open { Some(("shelf", "open")) } else { only.as_deref().map(|c| ("channel", c)) };
+        // These are few, whatever the channel; of the others a channel's own are read.
+        let shelf = match status {
+            Some(OrderStatus::Canceled) => Some("canceled"),
+            Some(OrderStatus::Failed) => Some("failed"),
+            Some(status) if !status.is_ended() => Some("open"),
+            _ => None,
+        };
+        let index = shelf.map(|shelf| ("shelf", shelf)).or_else(|| only.as_deref().map(|c| ("channel", c)));
         self.page::<Order, _>(page, index, true, |o| {
             let fits = caller.sees(&o.value.channel) && status.is_none_or(|s| s == o.value.status(now));
             fits.then(|| OrderView::new(&o.value, now).for_eyes_of(caller))

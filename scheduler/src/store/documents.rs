@@ -104,15 +104,21 @@ document!("rollout", Rollout, |d| d.id.to_string());
 document!("audit", Audit, |d| d.id.to_string());
 document!("idempotent", Idempotent, |d| d.id.clone());
 document!("organization", Organization, |d| d.id.to_string());
-document!("order", Order, |d| d.id.to_string(), {
-    let mut index = vec![("channel", d.channel.to_string())];
-    index.extend(some("image", d.image.as_ref().map(|i| &i.id)));
-    if d.shelves().contains(&"open") {
-        index.extend(some("open-of", d.organization.as_ref()));
-    }
-    index.extend(d.shelves().into_iter().map(|shelf| ("shelf", shelf.to_owned())));
-    index
-});
+document!(
+    "order",
+    Order,
+    |d| d.id.to_string(),
+    {
+        let mut index = vec![("channel", d.channel.to_string())];
+        index.extend(some("image", d.image.as_ref().map(|i| &i.id)));
+        if d.shelves().contains(&"open") {
+            index.extend(some("open-of", d.organization.as_ref()));
+        }
+        index.extend(d.shelves().into_iter().map(|shelf| ("shelf", shelf.to_owned())));
+        index
+    },
+    schema 2
+);
 document!("message", Message, |d| d.id.to_string(), {
     let mut index = some("order", d.order.as_ref());
     if let To::Webhook { webhook } = &d.to {

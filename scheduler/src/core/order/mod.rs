@@ -421,8 +421,8 @@ impl Order {
         }
     }
 
-    /// What has to be done with it, as the store's index knows it: `open`, `build`, `write`, `unshipped`, `expiring`,
-    /// `link`.
+    /// What has to be done with it, or how it ended, as the store's index knows it: `open`, `build`, `write`, `unshipped`,
+    /// `expiring`, `link`, `canceled`, `failed`.
     pub fn shelves(&self) -> Vec<&'static str> {
         let canceled = self.canceled.is_some();
         let failed = self.creation.status == TaskStatus::Failed;
@@ -440,6 +440,8 @@ impl Order {
         put("unshipped", self.has_unshipped_cards());
         put("link", self.link_until() != self.link.told_until);
         put("expiring", virtual_ready && !canceled && !self.has_expired());
+        put("canceled", canceled);
+        put("failed", failed && !canceled && self.image.is_none());
         shelves
     }
 
