@@ -186,8 +186,9 @@ fn move_a_named_reader(machine: &mut Machine, manager: &Client, panel: &Panel, f
     let light: usize = moved.parse().unwrap();
     in_time("the card that was written asks to be taken out", || (panel.light(light) == BLUE).then_some(()));
     println!("from plugging a reader in to the light of its slot: {:?}", before.elapsed());
-    machine.types(&["m"]);
     in_time("the slot has moved", || {
+        // The screen may not offer it yet: then the key means nothing, and a person presses it again.
+        machine.types(&["m"]);
         let info = heard(manager)["info"].clone();
         let slots = info["slots"].as_array()?;
         let port = slots.iter().find(|slot| slot["slot"] == "s02")?["port_path"].as_str()?.to_owned();
