@@ -117,9 +117,10 @@ impl Shop {
     /// Readers that seem to have been plugged in elsewhere since they were pulled out, or since the last run.
     fn moved(&self) -> Vec<Moved> {
         let Places { book, away_since, was_here, came_up, .. } = &self.places;
-        book.moved(&self.present(), |slot, to| match (came_up.get(to), away_since.get(slot)) {
-            (Some(up), Some(away)) => !was_here.contains(slot) || *up + HEARD_LATER >= *away,
-            _ => false,
+        book.moved(&self.present(), |slot, to| {
+            let (up, away) = (came_up.get(to)?, away_since.get(slot)?);
+            let may_be = !was_here.contains(slot) || *up + HEARD_LATER >= *away;
+            may_be.then_some(up >= away)
         })
     }
 

@@ -257,23 +257,24 @@ impl Book {
     }
 
     /// Readers that seem to have moved: a slot with a name is away, and a reader of the same kind came up in a place
-    /// without a name, since then: `came_since(slot, to)` says so. Of several the one with the same way behind its
-    /// hub is meant. Nothing is moved before a person says so.
+    /// without a name: `came(slot, to)` says whether that was since then (`true`) or a moment before. Of several one that
+    /// came since then is meant, and of those the one with the same way behind its hub. Nothing is moved before a person
+    /// says so.
     pub fn moved(
         &self,
         present: &BTreeSet<SlotId>,
-        came_since: impl Fn(&SlotId, &SlotId) -> bool,
+        came: impl Fn(&SlotId, &SlotId) -> Option<bool>,
     ) -> Vec<Moved> {
         let away = self.all().filter(|(id, ..)| !present.contains(id) && self.names.contains_key(id));
         let mut new: Vec<_> =
             self.all().filter(|(id, ..)| present.contains(id) && !self.names.contains_key(id)).collect();
         let mut moved = Vec::new();
         for (slot, key, reader) in away {
-            let alike = |(to, other, model): &&(SlotId, &str, &str)| {
-                *model == reader && lun(other) == lun(key) && came_since(&slot, to)
-            };
-            let best = new.iter().filter(alike).max_by_key(|other| common_tail(other.1, key));
-            if let Some(best) = best.map(|best| best.0.clone()) {
+            let alike = new.iter().filter(|(_, other, model)| *model == reader && lun(other) == lun(key));
+            let ranked =
+                alike.filter_map(|(to, other, _)| Some((came(&slot, to)?, common_tail(other, key), to)));
+            let best = ranked.max_by_key(|(since, tail, _)| (*since, *tail));
+            if let Some(best) = best.map(|(.., best)| best.clone()) {
                 new.retain(|(id, ..)| *id != best);
                 moved.push(Moved { slot, to: best });
             }
@@ -393,10 +394,13 @@ mod tests {
             book.bind(key, "Genesys").unwrap();
         }
         book.bind("pci/usb-6/0", "Other").unwrap();
-        assert_eq!(book.moved(&slots(&[1, 2, 3, 4, 5, 6]), |_, _| true), [], "nothing is away");
+        assert_eq!(book.moved(&slots(&[1, 2, 3, 4, 5, 6]), |_, _| Some(true)), [], "nothing is away");
         let present = slots(&[3, 4, 5, 6]);
-        assert_eq!(book.moved(&present, |_, _| false), [], "they stood there before");
-        let moved = book.moved(&present, |_, _| true);
+        assert_eq!(book.moved(&present, |_, _| None), [], "they stood there before");
+        let since = |from: &SlotId, to: &SlotId| (from == &slot(1)).then_some(to == &slot(3));
+        let before = book.moved(&present, since);
+        assert_eq!(before, [Moved { slot: slot(1), to: slot(3) }], "one that came since then is meant");
+        let moved = book.moved(&present, |_, _| Some(true));
         let (a, b) = (Moved { slot: slot(1), to: slot(4) }, Moved { slot: slot(2), to: slot(3) });
         assert_eq!(moved, [a.clone(), b]);
         book.accept(&a, &present).unwrap();

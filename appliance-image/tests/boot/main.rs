@@ -179,11 +179,14 @@ fn move_a_named_reader(machine: &mut Machine, manager: &Client, panel: &Panel, f
     std::fs::copy(folder.join("card3"), &card).unwrap();
     let before = Instant::now();
     machine.insert(4, &card, None);
-    let moved = in_time("the reader asks to be moved", || {
-        let alerts = heard(manager)["alerts"].clone();
-        alerts.as_object()?.keys().find_map(|code| code.strip_prefix("reader_moved_s").map(str::to_owned))
+    let light: usize = in_time("the reader asks to be moved", || {
+        let heard = heard(manager);
+        let is_there =
+            |slot: &&Value| slot["port_path"].as_str().is_some_and(|port| port.ends_with("/usb-4/0"));
+        let slot = heard["info"]["slots"].as_array()?.iter().find(is_there)?["slot"].as_str()?;
+        heard["alerts"].get(format!("reader_moved_{slot}"))?;
+        slot.strip_prefix('s')?.parse().ok()
     });
-    let light: usize = moved.parse().unwrap();
     in_time("the card that was written asks to be taken out", || (panel.light(light) == BLUE).then_some(()));
     println!("from plugging a reader in to the light of its slot: {:?}", before.elapsed());
     in_time("the slot has moved", || {
