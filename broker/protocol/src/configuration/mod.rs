@@ -1,5 +1,5 @@
 //! What a manager wants of a card, as it crosses from pages and API to the creators: the fields, what they may be
-//! ([`checks`]), the catalogue that content is named by, and how large a card becomes. Pure. The creator makes a recipe of
+//! (`checks`), the catalogue that content is named by, and how large a card becomes. Pure. The creator makes a recipe of
 //! it, the scheduler keeps it and tells its size.
 //!
 //! ```yaml

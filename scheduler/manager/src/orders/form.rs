@@ -104,7 +104,7 @@ pub(crate) fn number(text: &str, field: &'static str, w: &Words) -> Result<Optio
 impl Typed {
     /// The order with the same content again.
     fn again(scheduler: &Scheduler, session: &Session, id: &str) -> Result<Self, SchedulerError> {
-        let id: OrderId = read_id(&id, "order")?;
+        let id: OrderId = read_id(id, "order")?;
         let order = scheduler.order(&session.principal, id)?;
         let said = |key: &str| order.recipient[key].as_str().unwrap_or_default().to_owned();
         Ok(Self {
