@@ -11,7 +11,7 @@ use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{Extension, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
-use axum::serve::{IncomingStream, Listener};
+use axum::serve::{IncomingStream, Listener, ListenerExt};
 use cardshop_scheduler::Scheduler;
 use cardshop_warehouse::Tls;
 use tokio::net::{TcpListener, TcpStream};
@@ -54,6 +54,8 @@ impl WebServer {
         };
         let task = match tls {
             None => {
+                // A live page's events are small: none waits for the answer to the one before.
+                let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
                 let service = router.into_make_service_with_connect_info::<SocketAddr>();
                 let server = axum::serve(listener, service).with_graceful_shutdown(stopped);
                 tokio::spawn(server.into_future())
