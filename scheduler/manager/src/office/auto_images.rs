@@ -1,7 +1,7 @@
 //! Auto-images: listed, made, changed, paused, built now, ended.
 
-use axum::extract::{Path, Query, State};
-use axum::response::{Html, IntoResponse, Response};
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use cardshop_protocol::ids::ObjectId;
 use cardshop_scheduler::core::auto_image::AutoImageView;
 use cardshop_scheduler::core::rights::Action;
@@ -9,7 +9,7 @@ use cardshop_scheduler::{Scheduler, SchedulerError};
 use serde_json::{Value, json};
 
 use super::{Cell, Field, Form, Part, Row, Sent, Sheet, Table, ask_first, channel_options, must, settle};
-use crate::page::{After, InLanguage, Refused, all, back_to, read_id, show};
+use crate::page::{After, InLanguage, Refused, all, back_to, read_id};
 use crate::session::Session;
 use crate::words::Back;
 
@@ -61,7 +61,7 @@ fn body(sent: &Sent, session: &Session) -> Result<Value, SchedulerError> {
     }))
 }
 
-fn list_sheet(
+pub(super) fn list_sheet(
     scheduler: &Scheduler,
     session: &Session,
     after: &After,
@@ -92,15 +92,6 @@ fn list_sheet(
     Ok(sheet.help(b.auto_images_help).fault(fault).with(Part::Table(table)).with(form.part()))
 }
 
-pub(super) async fn list(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    let sheet = list_sheet(&scheduler, &session, &after, &Sent::default(), String::new());
-    Ok(show(&sheet.told(&session)?))
-}
-
 pub(super) async fn make(
     State(scheduler): State<Scheduler>,
     session: Session,
@@ -116,7 +107,7 @@ pub(super) async fn make(
     settle(&session, done.await, |fault| list_sheet(&scheduler, &session, &After::default(), &sent, fault))
 }
 
-fn sheet(
+pub(super) fn sheet(
     scheduler: &Scheduler,
     session: &Session,
     id: ObjectId,
@@ -168,16 +159,6 @@ fn sheet(
         .with(toggle.part())
         .with(form.deed("save", b.save).part())
         .with(delete.part()))
-}
-
-pub(super) async fn detail(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Path(id): Path<String>,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    let id = read_id(&id, "auto-image").told(&session)?;
-    Ok(show(&sheet(&scheduler, &session, id, &after, &Sent::default(), String::new()).told(&session)?))
 }
 
 pub(super) async fn act(

@@ -1,7 +1,7 @@
 //! Channels with the sender they name, and warehouses: listed, made, changed, removed while nothing needs them.
 
-use axum::extract::{Path, Query, State};
-use axum::response::{Html, IntoResponse, Response};
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use cardshop_protocol::ids::ObjectId;
 use cardshop_scheduler::core::documents::ChannelDocument;
 use cardshop_scheduler::core::rights::Action;
@@ -9,7 +9,7 @@ use cardshop_scheduler::{Scheduler, SchedulerError};
 use serde_json::{Value, json};
 
 use super::{Cell, Field, Form, Part, Row, Sent, Sheet, Table, ask_first, must, settle};
-use crate::page::{After, InLanguage, Refused, all, back_to, read_id, show};
+use crate::page::{After, InLanguage, Refused, all, back_to, read_id};
 use crate::session::Session;
 use crate::words::Back;
 
@@ -63,7 +63,7 @@ fn body(sent: &Sent) -> Value {
     })
 }
 
-fn list_sheet(
+pub(super) fn list_sheet(
     scheduler: &Scheduler,
     session: &Session,
     after: &After,
@@ -91,15 +91,6 @@ fn list_sheet(
     Ok(sheet.help(b.channels_help).fault(fault).with(Part::Table(table)).with(form.part()))
 }
 
-pub(super) async fn list(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    let sheet = list_sheet(&scheduler, &session, &after, &Sent::default(), String::new());
-    Ok(show(&sheet.told(&session)?))
-}
-
 pub(super) async fn make(
     State(scheduler): State<Scheduler>,
     session: Session,
@@ -114,7 +105,7 @@ pub(super) async fn make(
     settle(&session, done.await, |fault| list_sheet(&scheduler, &session, &After::default(), &sent, fault))
 }
 
-fn sheet(
+pub(super) fn sheet(
     scheduler: &Scheduler,
     session: &Session,
     id: ObjectId,
@@ -135,16 +126,6 @@ fn sheet(
     let delete = Form::inline(path).deed("delete", b.delete_channel);
     let sheet = sheet.above(CHANNELS, b.channels).fault(fault).with(Part::Facts(facts));
     Ok(sheet.with(form.part()).with(delete.part()))
-}
-
-pub(super) async fn detail(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Path(id): Path<String>,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    let id = read_id(&id, "channel").told(&session)?;
-    Ok(show(&sheet(&scheduler, &session, id, &after, &Sent::default(), String::new()).told(&session)?))
 }
 
 pub(super) async fn act(
@@ -178,7 +159,7 @@ pub(super) async fn act(
     settle(&session, done.await, |fault| sheet(&scheduler, &session, id, &After::default(), &sent, fault))
 }
 
-fn warehouse_sheet(
+pub(super) fn warehouse_sheet(
     scheduler: &Scheduler,
     session: &Session,
     after: &After,
@@ -211,15 +192,6 @@ fn warehouse_sheet(
     let form = Form::new(b.add_warehouse, WAREHOUSES).field(url).deed("add", b.add);
     let sheet = Sheet { title: b.warehouses.into(), ..sheet };
     Ok(sheet.help(b.warehouses_help).fault(fault).with(Part::Table(table)).with(form.part()))
-}
-
-pub(super) async fn warehouses(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    let sheet = warehouse_sheet(&scheduler, &session, &after, &Sent::default(), String::new());
-    Ok(show(&sheet.told(&session)?))
 }
 
 pub(super) async fn act_on_warehouses(

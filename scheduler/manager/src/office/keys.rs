@@ -1,9 +1,9 @@
 //! What others get in with: API keys of programs, account hooks of web shops, join tokens of appliances. Their texts are shown
 //! once, when they are made.
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use cardshop_protocol::token::ApiRight;
 use cardshop_scheduler::core::rights::Action;
 use cardshop_scheduler::{Scheduler, SchedulerError};
@@ -14,7 +14,7 @@ use super::{
     Cell, Field, Form, Part, Row, Secret, Sent, Sheet, Table, ask_first, channel_options, must, none_or,
     settle,
 };
-use crate::page::{After, InLanguage, Refused, all, back_to, read_id, show};
+use crate::page::{After, Refused, all, back_to, read_id, show};
 use crate::session::Session;
 use crate::words::Back;
 
@@ -58,7 +58,7 @@ fn made(mut sheet: Sheet, help: &'static str, text: String) -> Response {
     (StatusCode::CREATED, show(&sheet)).into_response()
 }
 
-fn api_key_sheet(
+pub(super) fn api_key_sheet(
     scheduler: &Scheduler,
     session: &Session,
     after: &After,
@@ -112,15 +112,6 @@ fn api_key_sheet(
     Ok(sheet.help(b.api_keys_help).fault(fault).with(Part::Table(table)).with(form.part()))
 }
 
-pub(super) async fn api_keys(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    let sheet = api_key_sheet(&scheduler, &session, &after, &Sent::default(), String::new());
-    Ok(show(&sheet.told(&session)?))
-}
-
 pub(super) async fn act_on_api_keys(
     State(scheduler): State<Scheduler>,
     session: Session,
@@ -153,7 +144,7 @@ pub(super) async fn act_on_api_keys(
     settle(&session, done.await, |fault| again(&sent, fault))
 }
 
-fn hook_sheet(
+pub(super) fn hook_sheet(
     scheduler: &Scheduler,
     session: &Session,
     after: &After,
@@ -204,15 +195,6 @@ fn hook_sheet(
     Ok(sheet.help(b.hooks_help).fault(fault).with(Part::Table(table)).with(form.part()))
 }
 
-pub(super) async fn hooks(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    let sheet = hook_sheet(&scheduler, &session, &after, &Sent::default(), String::new());
-    Ok(show(&sheet.told(&session)?))
-}
-
 pub(super) async fn act_on_hooks(
     State(scheduler): State<Scheduler>,
     session: Session,
@@ -246,7 +228,7 @@ pub(super) async fn act_on_hooks(
     settle(&session, done.await, |fault| again(&sent, fault))
 }
 
-fn join_sheet(
+pub(super) fn join_sheet(
     scheduler: &Scheduler,
     session: &Session,
     after: &After,
@@ -295,15 +277,6 @@ fn join_sheet(
     let sheet = Sheet { title: b.join_tokens.into(), ..sheet };
     let sheet = sheet.help(b.join_tokens_help).fault(fault).with(Part::Table(table)).with(form.part());
     Ok(sheet.with(Part::Links("JOIN.TXT", file)))
-}
-
-pub(super) async fn join_tokens(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    let sheet = join_sheet(&scheduler, &session, &after, &Sent::default(), String::new());
-    Ok(show(&sheet.told(&session)?))
 }
 
 pub(super) async fn act_on_join_tokens(

@@ -20,9 +20,10 @@ mod webhooks;
 mod work;
 
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::response::Html;
-use axum::routing::get;
+use axum::routing::{MethodRouter, get};
+use cardshop_protocol::ids::ObjectId;
 use cardshop_scheduler::core::documents::ChannelDocument;
 use cardshop_scheduler::core::rights::Action;
 use cardshop_scheduler::{Scheduler, SchedulerError};
@@ -32,7 +33,7 @@ pub(crate) use self::sent::Sent;
 pub(crate) use self::sheet::{Cell, Field, Form, Part, Row, Secret, Sheet, Table, ask_first, settle};
 pub(crate) use self::users::role_word;
 use crate::first;
-use crate::page::{After, InLanguage, Refused, all, show};
+use crate::page::{After, InLanguage, Refused, all, read_id, show};
 use crate::session::Session;
 
 /// Rows of one page of a list.
@@ -41,19 +42,22 @@ const PER_PAGE: usize = 100;
 pub(crate) fn routes() -> Router<Scheduler> {
     Router::new()
         .route("/office", get(start))
-        .route("/office/organizations", get(organizations::list).post(organizations::make))
-        .route("/office/organizations/{id}", get(organizations::detail).post(organizations::act))
+        .route("/office/organizations", sheet_at(organizations::list_sheet).post(organizations::make))
+        .route(
+            "/office/organizations/{id}",
+            sheet_of("organization", organizations::sheet).post(organizations::act),
+        )
         .route("/office/users", get(users::list).post(users::act_on_list))
-        .route("/office/users/{id}", get(users::detail).post(users::act))
-        .route("/office/channels", get(channels::list).post(channels::make))
-        .route("/office/channels/{id}", get(channels::detail).post(channels::act))
-        .route("/office/warehouses", get(channels::warehouses).post(channels::act_on_warehouses))
-        .route("/office/auto-images", get(auto_images::list).post(auto_images::make))
-        .route("/office/auto-images/{id}", get(auto_images::detail).post(auto_images::act))
-        .route("/office/api-keys", get(keys::api_keys).post(keys::act_on_api_keys))
-        .route("/office/hooks", get(keys::hooks).post(keys::act_on_hooks))
-        .route("/office/join-tokens", get(keys::join_tokens).post(keys::act_on_join_tokens))
-        .route("/office/site", get(site::page).post(site::act))
+        .route("/office/users/{id}", sheet_of("user", users::sheet).post(users::act))
+        .route("/office/channels", sheet_at(channels::list_sheet).post(channels::make))
+        .route("/office/channels/{id}", sheet_of("channel", channels::sheet).post(channels::act))
+        .route("/office/warehouses", sheet_at(channels::warehouse_sheet).post(channels::act_on_warehouses))
+        .route("/office/auto-images", sheet_at(auto_images::list_sheet).post(auto_images::make))
+        .route("/office/auto-images/{id}", sheet_of("auto-image", auto_images::sheet).post(auto_images::act))
+        .route("/office/api-keys", sheet_at(keys::api_key_sheet).post(keys::act_on_api_keys))
+        .route("/office/hooks", sheet_at(keys::hook_sheet).post(keys::act_on_hooks))
+        .route("/office/join-tokens", sheet_at(keys::join_sheet).post(keys::act_on_join_tokens))
+        .route("/office/site", sheet_at(site::sheet).post(site::act))
         .route("/office/jobs", get(site::jobs).post(site::run_job))
         .route("/office/work", get(work::page))
         .route("/office/orders", get(orders::list).post(orders::act))
@@ -67,10 +71,37 @@ pub(crate) fn routes() -> Router<Scheduler> {
         .route("/office/audit/audit.json", get(audit::json))
         .route("/office/statistics", get(demand::page))
         .route("/office/messages", get(messages::list).post(messages::act))
-        .route("/office/webhooks", get(webhooks::list).post(webhooks::make))
+        .route("/office/webhooks", sheet_at(webhooks::list_sheet).post(webhooks::make))
         .route("/office/webhooks/{id}", get(webhooks::detail).post(webhooks::act))
         .route("/office/templates", get(templates::list))
         .route("/office/templates/{event}/{language}", get(templates::form).post(templates::act))
+}
+
+/// Draws a page: what its form sent, and why that was not carried out.
+type Draw = fn(&Scheduler, &Session, &After, &Sent, String) -> Result<Sheet, SchedulerError>;
+/// The same, of one object.
+type DrawOne = fn(&Scheduler, &Session, ObjectId, &After, &Sent, String) -> Result<Sheet, SchedulerError>;
+
+/// A page whose form was not sent yet.
+fn sheet_at(draw: Draw) -> MethodRouter<Scheduler> {
+    get(move |State(scheduler): State<Scheduler>, session: Session, Query(after): Query<After>| async move {
+        let sheet = draw(&scheduler, &session, &after, &Sent::default(), String::new());
+        Ok::<_, Refused>(show(&sheet.told(&session)?))
+    })
+}
+
+/// The same, of the object that the address names; `what` says of which kind.
+fn sheet_of(what: &'static str, draw: DrawOne) -> MethodRouter<Scheduler> {
+    get(
+        move |State(scheduler): State<Scheduler>,
+              session: Session,
+              Path(id): Path<String>,
+              Query(after): Query<After>| async move {
+            let id = read_id(&id, what).told(&session)?;
+            let sheet = draw(&scheduler, &session, id, &after, &Sent::default(), String::new());
+            Ok::<_, Refused>(show(&sheet.told(&session)?))
+        },
+    )
 }
 
 /// # Errors

@@ -1,7 +1,7 @@
 //! Organizations: listed, made, changed, given and taken units, removed.
 
-use axum::extract::{Path, Query, State};
-use axum::response::{Html, IntoResponse, Response};
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
 use cardshop_protocol::ids::ObjectId;
 use cardshop_protocol::token::Role;
 use cardshop_scheduler::core::rights::Action;
@@ -10,7 +10,7 @@ use cardshop_scheduler::{Scheduler, SchedulerError};
 use serde_json::{Value, json};
 
 use super::{Cell, Field, Form, Part, Row, Sent, Sheet, Table, ask_first, channel_options, must, settle};
-use crate::page::{After, InLanguage, Refused, all, back_to, read_id, show};
+use crate::page::{After, InLanguage, Refused, all, back_to, read_id};
 use crate::session::Session;
 use crate::words::Language;
 
@@ -67,7 +67,7 @@ fn body(sent: &Sent) -> Value {
     })
 }
 
-fn list_sheet(
+pub(super) fn list_sheet(
     scheduler: &Scheduler,
     session: &Session,
     after: &After,
@@ -98,15 +98,6 @@ fn list_sheet(
     Ok(sheet.help(b.organizations_help).fault(fault).with(Part::Table(table)).with(form.part()))
 }
 
-pub(super) async fn list(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    let sheet = list_sheet(&scheduler, &session, &after, &Sent::default(), String::new());
-    Ok(show(&sheet.told(&session)?))
-}
-
 pub(super) async fn make(
     State(scheduler): State<Scheduler>,
     session: Session,
@@ -122,7 +113,7 @@ pub(super) async fn make(
     settle(&session, done.await, |fault| list_sheet(&scheduler, &session, &After::default(), &sent, fault))
 }
 
-fn sheet(
+pub(super) fn sheet(
     scheduler: &Scheduler,
     session: &Session,
     id: ObjectId,
@@ -164,16 +155,6 @@ fn sheet(
         .with(form.deed("save", b.save).part())
         .with(Part::Table(users))
         .with(delete.part()))
-}
-
-pub(super) async fn detail(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Path(id): Path<String>,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    let id = read_id(&id, "organization").told(&session)?;
-    Ok(show(&sheet(&scheduler, &session, id, &after, &Sent::default(), String::new()).told(&session)?))
 }
 
 pub(super) async fn act(

@@ -13,7 +13,7 @@ use crate::session::Session;
 const SITE: &str = "/office/site";
 const JOBS: &str = "/office/jobs";
 
-fn sheet(
+pub(super) fn sheet(
     scheduler: &Scheduler,
     session: &Session,
     after: &After,
@@ -42,14 +42,6 @@ fn sheet(
         .deed("rotate", b.rotate);
     let sheet = Sheet { title: b.site.into(), ..sheet };
     Ok(sheet.fault(fault).with(Part::Say(said)).with(form.part()).with(rotation.part()))
-}
-
-pub(super) async fn page(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    Ok(show(&sheet(&scheduler, &session, &after, &Sent::default(), String::new()).told(&session)?))
 }
 
 pub(super) async fn act(

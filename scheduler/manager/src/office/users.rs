@@ -254,7 +254,7 @@ async fn act_on_chosen(
     Ok((StatusCode::CONFLICT, show(&sheet)).into_response())
 }
 
-fn sheet(
+pub(super) fn sheet(
     scheduler: &Scheduler,
     session: &Session,
     id: ObjectId,
@@ -313,16 +313,6 @@ fn sheet(
         .with(expiry.part())
         .with(password.part())
         .with(forget.part()))
-}
-
-pub(super) async fn detail(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Path(id): Path<String>,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    let id = read_id(&id, "user").told(&session)?;
-    Ok(show(&sheet(&scheduler, &session, id, &after, &Sent::default(), String::new()).told(&session)?))
 }
 
 pub(super) async fn act(

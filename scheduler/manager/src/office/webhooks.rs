@@ -47,7 +47,7 @@ fn channels_of(hook: &WebhookView, b: &Back) -> String {
     if channels.is_empty() { b.all.into() } else { channels.join(", ") }
 }
 
-fn list_sheet(
+pub(super) fn list_sheet(
     scheduler: &Scheduler,
     session: &Session,
     after: &After,
@@ -86,15 +86,6 @@ fn list_sheet(
         .field(Field::one("language", b.language, sent.text("language"), language_options()))
         .deed("make", b.make);
     Ok(sheet.help(b.webhooks_help).fault(fault).with(Part::Table(table)).with(form.part()))
-}
-
-pub(super) async fn list(
-    State(scheduler): State<Scheduler>,
-    session: Session,
-    Query(after): Query<After>,
-) -> Result<Html<String>, Refused> {
-    let sheet = list_sheet(&scheduler, &session, &after, &Sent::default(), String::new());
-    Ok(show(&sheet.told(&session)?))
 }
 
 pub(super) async fn make(
