@@ -24,6 +24,13 @@ use crate::{Scheduler, SchedulerError};
 /// Names of what needs something that are told when that is to be removed.
 pub(crate) const MAX_NAMED: usize = 5;
 
+/// What a new one is made of, by a form or a file.
+struct NewConfiguration {
+    name: String,
+    recipe: Value,
+    channel: Option<Channel>,
+}
+
 impl Scheduler {
     /// The configuration with this id, when it is the caller's to see.
     pub(crate) fn configuration_of(
@@ -67,11 +74,8 @@ impl Scheduler {
             return Ok(answer);
         }
         let mut fields = Fields::new(body).ok_or_else(not_an_object)?;
-        let name = read_name(&mut fields)?.ok_or_else(|| InvalidField::new("name", "is missing"))?;
-        let recipe =
-            read_recipe(&mut fields).await?.ok_or_else(|| InvalidField::new("recipe", "is missing"))?;
-        let channel = self.channel_of_new(caller, &mut fields)?;
-        self.keep_new(caller, "configuration.create", name, channel, recipe, once).await
+        let new = self.read_new(caller, &mut fields).await?;
+        self.keep_new(caller, "configuration.create", new, once).await
     }
 
     /// The channel of something new: the one that is named, or the caller's only one; everybody's for staff.
@@ -91,21 +95,32 @@ impl Scheduler {
         }
     }
 
+    async fn read_new(
+        &self,
+        caller: &Principal,
+        fields: &mut Fields,
+    ) -> Result<NewConfiguration, SchedulerError> {
+        let missing = |field| move || InvalidField::new(field, "is missing");
+        Ok(NewConfiguration {
+            name: read_name(fields)?.ok_or_else(missing("name"))?,
+            recipe: read_recipe(fields).await?.ok_or_else(missing("recipe"))?,
+            channel: self.channel_of_new(caller, fields)?,
+        })
+    }
+
     async fn keep_new(
         &self,
         caller: &Principal,
         action: &str,
-        name: String,
-        channel: Option<Channel>,
-        recipe: Value,
+        new: NewConfiguration,
         once: Option<Once>,
     ) -> Result<ConfigurationView, SchedulerError> {
         let configuration = Configuration {
             id: self.next_id(),
-            name,
-            channel,
+            name: new.name,
+            channel: new.channel,
             organization: self.organization_of(caller)?.map(|o| o.value.id),
-            recipe,
+            recipe: new.recipe,
             created_by: caller.sub.clone(),
             created: self.now(),
             changed: None,
@@ -204,7 +219,8 @@ impl Scheduler {
             Some(channel) => Some(channel),
             None => self.channel_of_new(caller, &mut fields)?,
         };
-        self.keep_new(caller, "configuration.duplicate", name, channel, recipe, once).await
+        self.keep_new(caller, "configuration.duplicate", NewConfiguration { name, recipe, channel }, once)
+            .await
     }
 
     /// Removes a configuration that nothing needs; answers with what it was.
@@ -289,17 +305,14 @@ impl Scheduler {
             let reason = format!("is {schema}, and this server reads {EXPORT_SCHEMA}: export it again there");
             return Err(InvalidField::new("schema", reason).into());
         }
-        let name = read_name(&mut fields)?.ok_or_else(|| InvalidField::new("name", "is missing"))?;
-        let recipe =
-            read_recipe(&mut fields).await?.ok_or_else(|| InvalidField::new("recipe", "is missing"))?;
-        let channel = self.channel_of_new(caller, &mut fields)?;
+        let new = self.read_new(caller, &mut fields).await?;
         let _: Option<Vec<String>> = fields.optional("secrets_left_out")?;
         let _: Option<String> = fields.optional("exported")?;
         if let Some(key) = fields.unread() {
             let reason = format!("has a key {key:?} that this server does not know");
             return Err(InvalidField::new("body", reason).into());
         }
-        self.keep_new(caller, "configuration.import", name, channel, recipe, once).await
+        self.keep_new(caller, "configuration.import", new, once).await
     }
 
     /// How large its image becomes, the smallest card that takes it, and what of its content is gone.
